@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: Apache-2.0
+// The schema of every operator, and nothing else.
+#include "stable.h"
+
+STABLE_TORCH_LIBRARY(enaf_ext, m) {
+  m.def("edge_score(Tensor image, SymInt patch_size, SymInt overlap) -> Tensor");
+  m.def("unfold_patches(Tensor image, SymInt patch_size, SymInt overlap) -> Tensor");
+  m.def(
+      "gather_patches(Tensor image, Tensor order, SymInt patch_size, SymInt overlap, ScalarType dtype, "
+      "bool channels_last) -> Tensor");
+  m.def(
+      "bicubic_patches(Tensor image, Tensor order, SymInt patch_size, SymInt overlap, SymInt scale, ScalarType dtype, "
+      "bool channels_last, bool shuffled) -> Tensor");
+  m.def("route_exits(Tensor exit_index, SymInt num_exits) -> (Tensor, Tensor)");
+  m.def(
+      "fold_patches(Tensor patches, Tensor? order, SymInt batch, SymInt height, SymInt width, SymInt patch_size, "
+      "SymInt overlap, int window, ScalarType dtype) -> Tensor");
+}
