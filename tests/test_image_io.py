@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from enaf.image_io import ImageError, check_target, read_image, write_image
 from PIL import Image, ImageCms, ImageFile
+
+from enaf.image_io import ImageError, check_target, read_image, write_image
 
 
 def noise(channels: int, height: int = 13, width: int = 17, dtype: torch.dtype = torch.uint8) -> torch.Tensor:
