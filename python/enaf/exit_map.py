@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A picture of which patch took which exit."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from enaf_ext.grid import PatchGrid
+
+# From cold to warm as the cost grows; told apart by lightness too, for colour-blind readers and grey prints.
+_COLOURS = np.array([(38, 70, 160), (0, 158, 155), (250, 190, 60), (205, 40, 45)], dtype=np.float32)
+_TINT = 0.55
+
+
+def exit_names(num_exits: int) -> list[str]:
+    """What people call the exits: `["bicubic", "exit 1", ..., "full network"]`, shallowest first."""
+    return ["bicubic", *(f"exit {index}" for index in range(1, num_exits - 1)), "full network"][:num_exits]
+
+
+def draw_exit_map(picture: Tensor, exit_index: Tensor, grid: PatchGrid, num_exits: int) -> Tensor:
+    """Tints every patch of a picture by the exit it took, with a legend below. Ours.
+
+    The picture is shown in grey below the tint, so that its colours are not taken for exits. Neighbouring patches
+    overlap; the border is drawn in the middle of what they share.
+
+    Args:
+        picture: (C, H, W), C = 1 or 3, uint8; the image in any whole multiple of the grid's size.
+        exit_index: (rows, cols), integers in [0, num_exits).
+        grid: the patches that were routed.
+        num_exits: exits of the network, at least 1.
+
+    Returns:
+        (3, H + legend, max(W, 480)) uint8.
+
+    Raises:
+        ValueError: exit_index does not have the grid's shape.
+    """
+    if tuple(exit_index.shape) != (grid.rows, grid.cols):
+        raise ValueError(f"exit_index: expected shape {(grid.rows, grid.cols)}, got {tuple(exit_index.shape)}")
+    height, width = picture.shape[-2:]
+    rows = _cells(height, grid.height, grid)
+    cols = _cells(width, grid.width, grid)
+    exits = exit_index.cpu().numpy()
+    colours = _palette(num_exits)
+
+    grey = picture.float().mean(dim=0).cpu().numpy()[..., None]
+    tinted = (1 - _TINT) * (96 + 0.6 * grey) + _TINT * colours[exits][rows[:, None], cols[None, :]]
+    edges = (np.diff(rows, prepend=rows[:1]) != 0)[:, None] | (np.diff(cols, prepend=cols[:1]) != 0)[None, :]
+    tinted[edges] *= 0.8
+
+    legend = _legend(max(width, 480), np.bincount(exits.ravel(), minlength=num_exits), colours)
+    sheet = Image.new("RGB", (legend.width, height + legend.height), "white")
+    sheet.paste(Image.fromarray(np.rint(tinted).clip(0, 255).astype(np.uint8)), (0, 0))
+    sheet.paste(legend, (0, height))
+    return torch.from_numpy(np.array(sheet)).permute(2, 0, 1)
+
+
+def _cells(pixels: int, side: int, grid: PatchGrid) -> np.ndarray:
+    """(pixels,) the row or column of patches in which each pixel of a picture of `pixels` for `side` is shown."""
+    position = (np.arange(pixels) + 0.5) * side / pixels
+    last = max(0, -(-(side - grid.patch_size) // grid.stride))
+    return ((position - grid.overlap / 2) // grid.stride).clip(0, last).astype(np.int64)
+
+
+def _palette(num_exits: int) -> np.ndarray:
+    """(num_exits, 3) colours, spread evenly over the scale."""
+    at = np.linspace(0, len(_COLOURS) - 1, num_exits)
+    return np.stack([np.interp(at, np.arange(len(_COLOURS)), channel) for channel in _COLOURS.T], axis=1)
+
+
+def _legend(width: int, counts: np.ndarray, colours: np.ndarray) -> Image.Image:
+    """One swatch an exit, with its name and share of the patches."""
+    size = min(26, max(11, width // 46))
+    font = ImageFont.load_default(size)
+    legend = Image.new("RGB", (width, 2 * size + 8), "white")
+    draw = ImageDraw.Draw(legend)
+    for index, name in enumerate(exit_names(len(counts))):
+        left = width * index // len(counts) + size // 2
+        draw.rectangle(
+            (left, size // 2 + 4, left + size, size * 3 // 2 + 4), fill=tuple(np.rint(colours[index]).astype(int))
+        )
+        share = f"{name}  {100 * counts[index] / counts.sum():.0f} %"
+        draw.text((left + size * 3 // 2, size + 4), share, fill=(40, 40, 40), font=font, anchor="lm")
+    return legend
