@@ -73,9 +73,14 @@ $(STAMPS)/runtime: constraints.txt pyproject.toml
 	@$(REQUIREMENTS) build runtime | $(PIP) install --quiet --constraint constraints.txt --requirement /dev/stdin
 	@touch $@
 
+# Where only csrc/ changed, the build tree of the last time saves most of the work.
 $(STAMPS)/built: $(STAMPS)/runtime $(NATIVE)
 	@echo "Building the operators (a minute or two where CUDA is compiled too)"
-	@$(PIP) install --quiet --no-build-isolation --no-deps --editable .
+	@if [ -e $@ ] && [ -z "$(filter-out csrc/%,$?)" ]; then \
+	  $(BIN)/python setup.py --quiet build_ext --inplace; \
+	else \
+	  $(PIP) install --quiet --no-build-isolation --no-deps --editable .; \
+	fi
 	@touch $@
 
 $(STAMPS)/test: $(STAMPS)/runtime

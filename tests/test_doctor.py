@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`enaf doctor` tells what works, and explains what does not."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+OPERATORS = ("edge_score", "unfold_patches", "gather_patches", "bicubic_patches", "route_exits", "fold_patches")
+
+
+def doctor(*, before: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+    """`enaf doctor` in a fresh process, after the statement `before`."""
+    code = f"import sys; {before or 'pass'}\nfrom enaf.cli import main; sys.exit(main(['doctor']))"
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+        timeout=120,
+        check=False,
+    )
+
+
+def test_reports_a_working_installation() -> None:
+    done = doctor()
+    lines = {line.split()[0]: line for line in done.stdout.splitlines() if line.startswith("  ")}
+    for name in ("enaf_ext", "python", "torch", "numpy", "pillow", "safetensors", "compiler", "cpu"):
+        assert name in lines, f"{name} is not in\n{done.stdout}"
+    for name in OPERATORS:
+        assert "CPU" in lines[name]
+    assert "Traceback" not in done.stdout + done.stderr
+    assert (done.returncode == 0) == ("All is well." in done.stdout)
+
+
+@pytest.fixture
+def without_native_library(tmp_path: Path) -> Path:
+    """The Python sources alone, as in an installation whose build went wrong."""
+    ignored = shutil.ignore_patterns("*.so", "__pycache__", "*.safetensors")
+    shutil.copytree(ROOT / "enaf_ext", tmp_path / "enaf_ext", ignore=ignored)
+    shutil.copytree(ROOT / "python" / "enaf", tmp_path / "enaf", ignore=ignored)
+    return tmp_path
+
+
+def test_explains_a_missing_native_library(without_native_library: Path) -> None:
+    done = doctor(PYTHONPATH=str(without_native_library))
+    assert done.returncode == 1
+    assert "the native library was not loaded: build it again" in done.stdout
+    assert "the operators were not loaded" in done.stdout
+    assert "no weights are installed" in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_explains_a_broken_native_library(without_native_library: Path) -> None:
+    (without_native_library / "enaf_ext" / "_operators_cpu.so").write_bytes(b"no library")
+    done = doctor(PYTHONPATH=str(without_native_library))
+    assert done.returncode == 1
+    assert "the operators were not loaded" in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_explains_a_missing_torch() -> None:
+    done = doctor(before="sys.modules['torch'] = None")
+    assert done.returncode == 1
+    assert "torch cannot be imported" in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
