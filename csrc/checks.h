@@ -5,15 +5,31 @@
 
 #include <cstdint>
 #include <limits>
+#include <sstream>
+#include <stdexcept>
+#include <string>
 
 #include "blend.h"
 #include "patch_grid.h"
 #include "pixel.h"
 #include "stable.h"
 
-#define ENAF_CHECK(condition, ...) STD_TORCH_CHECK(condition, __VA_ARGS__)
+// A std::runtime_error becomes Python's RuntimeError, with the message as it is.
+#define ENAF_CHECK(condition, ...)                      \
+  do {                                                  \
+    if (!(condition)) {                                 \
+      throw std::runtime_error(enaf::text(__VA_ARGS__)); \
+    }                                                   \
+  } while (false)
 
 namespace enaf {
+
+template <typename... Parts>
+std::string text(const Parts&... parts) {
+  std::ostringstream stream;
+  (stream << ... << parts);
+  return stream.str();
+}
 
 constexpr int64_t max_axis = std::numeric_limits<int32_t>::max() / 4;  // headroom for sums of coordinates in 32 bits
 constexpr int64_t max_scale = 16;
@@ -36,6 +52,23 @@ inline void check_index(const char* op, const char* name, const Tensor& index, c
   ENAF_CHECK(index.dim() == 1 && index.scalar_type() == ScalarType::Long, op, ": ", name, ": expected (M,) int64, got ",
              index.dim(), " dimensions of ", torch::headeronly::toString(index.scalar_type()));
   ENAF_CHECK(index.device() == beside.device(), op, ": ", name, ": expected the device of the other tensor");
+}
+
+// Pixels of a patch's side that one pixel of `patches` stands for: 1, or s for the layout before a pixel shuffle by s.
+inline int64_t checked_fold_scale(const Tensor& patches, const PatchGrid& grid, int64_t batch, int64_t window) {
+  const char* op = "fold_patches";
+  ENAF_CHECK(window >= 0 && window < num_windows, op, ": window: expected a window code below ", num_windows, ", got ",
+             window);
+  ENAF_CHECK(batch >= 0, op, ": batch: expected batch >= 0, got ", batch);
+  ENAF_CHECK(patches.dim() == 4 && patches.size(0) == batch * grid.num_patches(), op, ": patches: expected (",
+             batch * grid.num_patches(), ", C, P, P)");
+  const int64_t side = patches.size(3);
+  ENAF_CHECK(patches.size(2) == side && side >= 1 && grid.rows.patch % side == 0, op, ": patches: expected sides of ",
+             grid.rows.patch, " or of a divisor of it, got ", patches.size(2), "x", side);
+  const int64_t scale = grid.rows.patch / side;
+  ENAF_CHECK(patches.size(1) >= 1 && patches.size(1) % (scale * scale) == 0, op,
+             ": patches: expected channels in a multiple of ", scale * scale, ", got ", patches.size(1));
+  return scale;
 }
 
 }  // namespace enaf

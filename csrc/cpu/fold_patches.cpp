@@ -1,0 +1,228 @@
+// SPDX-License-Identifier: Apache-2.0
+// fold_patches: every output row gathers the patches that cover it, in grid order. What covers a row, and where along it
+// patches overlap, is settled outside the inner loops, which are plain multiply-adds over a stretch of one patch's row.
+#include <algorithm>
+#include <functional>
+#include <optional>
+#include <vector>
+
+#include "blend.h"
+#include "checks.h"
+#include "cpu/order.h"
+#include "cpu/simd.h"
+#include "stable.h"
+
+namespace {
+
+using namespace enaf;
+
+template <typename A>
+struct Plan {
+  PatchGrid grid;
+  Window window;
+  int32_t channels;
+  int32_t scale;                 // s: pixels of the patches' rows come from s * s channels (1: the patches are images)
+  std::vector<int64_t> inverse;  // grid index -> patch, empty for the identity
+  std::vector<A> weights;        // of a patch's columns: [has a right neighbour][has a left neighbour][x]
+
+  const A* column_weights(int32_t col) const {
+    const int32_t variant = 2 * (col + 1 < grid.cols.count) + (col > 0);
+    return weights.data() + static_cast<int64_t>(variant) * grid.cols.patch;
+  }
+};
+
+template <typename A>
+std::vector<A> column_weights(const PatchGrid& grid, Window window) {
+  const int32_t patch = grid.cols.patch;
+  const int32_t overlap = grid.cols.overlap();
+  // Three patches of these columns hold one of each kind; a lone one is the fourth.
+  const PatchAxis three = make_patch_axis(patch + 2 * static_cast<int64_t>(patch - overlap), patch, overlap);
+  std::vector<A> weights(4 * static_cast<size_t>(patch), A(1));
+  const int32_t variants[3] = {2, 3, 1};
+  for (int32_t col = 0; col < 3; ++col) {
+    for (int32_t x = 0; x < patch; ++x) {
+      const AxisBlend<A> blend = axis_blend<A>(three, three.origin(col) + x, window);
+      weights[static_cast<size_t>(variants[col]) * patch + x] = blend.weight[col - blend.first];
+    }
+  }
+  return weights;
+}
+
+// Pixels [begin, end) of a patch's row times their weights, stored or added. Pixel i is in[(i / S) * pixel + (i % S) * phase].
+template <int S, bool add, typename In, typename A>
+inline void blend_stretch(A* __restrict out, const In* __restrict in, int64_t pixel, int64_t phase, int32_t scale,
+                          const A* __restrict weights, A row_weight, int32_t begin, int32_t end) {
+  const auto put = [&](int32_t i, In value) {
+    const A weighted = (row_weight * weights[i]) * static_cast<A>(value);
+    out[i] = add ? out[i] + weighted : weighted;
+  };
+  if constexpr (S == 1) {
+    if (pixel == 1) {
+      for (int32_t i = begin; i < end; ++i) {
+        put(i, in[i]);
+      }
+    } else {
+      for (int32_t i = begin; i < end; ++i) {
+        put(i, in[i * pixel]);
+      }
+    }
+  } else {
+    const int32_t s = S > 0 ? S : scale;
+    int32_t i = begin;
+    for (; i < end && i % s != 0; ++i) {
+      put(i, in[(i / s) * pixel + (i % s) * phase]);
+    }
+    if constexpr (S > 0) {
+      if (phase == 1) {
+        for (; i + S <= end; i += S) {
+          const In* __restrict from = in + (i / S) * pixel;
+          for (int p = 0; p < S; ++p) {
+            put(i + p, from[p]);
+          }
+        }
+      } else if (pixel == 1) {
+        for (; i + S <= end; i += S) {
+          const In* __restrict from = in + i / S;
+          for (int p = 0; p < S; ++p) {
+            put(i + p, from[p * phase]);
+          }
+        }
+      }
+    }
+    for (; i < end; ++i) {
+      put(i, in[(i / s) * pixel + (i % s) * phase]);
+    }
+  }
+}
+
+// Output rows [y_begin, y_end) of one image; channel c of row y begins at rows[c * channel_step + (y - y_begin) * width].
+template <int S, typename In, typename A>
+inline void fold_rows(const View4<const In>& patches, const Plan<A>& plan, int64_t image, int32_t y_begin, int32_t y_end,
+                      A* rows, int64_t channel_step) {
+  const PatchGrid& grid = plan.grid;
+  const int32_t scale = S > 0 ? S : plan.scale;
+  const int32_t width = grid.cols.size;
+  const Cover bottom = grid.rows.cover(y_end - 1);
+  for (int32_t row = grid.rows.cover(y_begin).first; row < bottom.first + bottom.count; ++row) {
+    for (int32_t col = 0; col < grid.cols.count; ++col) {
+      const int64_t index = image * grid.num_patches() + static_cast<int64_t>(row) * grid.cols.count + col;
+      const int64_t patch = plan.inverse.empty() ? index : plan.inverse[index];
+      const int32_t x0 = grid.cols.origin(col);
+      const int32_t inside = std::min(grid.cols.patch, width - x0);
+      const int32_t shared = col > 0 ? std::min(grid.cols.overlap(), inside) : 0;
+      const A* weights = plan.column_weights(col);
+      for (int32_t y = y_begin; y < y_end; ++y) {
+        const AxisBlend<A> blend = axis_blend<A>(grid.rows, y, plan.window);
+        if (row < blend.first || row >= blend.first + blend.count) {
+          continue;
+        }
+        const A row_weight = blend.weight[row - blend.first];
+        const int32_t local = y - grid.rows.origin(row);
+        for (int32_t c = 0; c < plan.channels; ++c) {
+          const In* in = &patches.at(patch, (c * scale + local % scale) * scale, local / scale, 0);
+          A* out = rows + c * channel_step + static_cast<int64_t>(y - y_begin) * width + x0;
+          const int64_t pixel = patches.stride[3];
+          const int64_t phase = patches.stride[1];
+          // The first patch row to reach a pixel from the left stores; whatever comes after adds.
+          if (row == blend.first) {
+            blend_stretch<S, true>(out, in, pixel, phase, scale, weights, row_weight, 0, shared);
+            blend_stretch<S, false>(out, in, pixel, phase, scale, weights, row_weight, shared, inside);
+          } else {
+            blend_stretch<S, true>(out, in, pixel, phase, scale, weights, row_weight, 0, inside);
+          }
+        }
+      }
+    }
+  }
+}
+
+// Sums to pixels of the result's dtype.
+template <typename A>
+using Finish = std::function<void(const A* sums, int64_t offset, int64_t count)>;
+
+// In place if the result has the dtype of the sums (`images` given), through a band of rows and `finish` otherwise.
+template <int S, typename In, typename A>
+void fold(const Tensor& patches, const Plan<A>& plan, int64_t batch, A* images, const Finish<A>& finish) {
+  const auto view = const_view<In>(patches);
+  const int32_t height = plan.grid.rows.size;
+  const int32_t width = plan.grid.cols.size;
+  const int64_t plane = static_cast<int64_t>(height) * width;
+  const int32_t band = plan.scale;
+  const int64_t bands = (height + band - 1) / band;
+  torch::stable::parallel_for(0, batch * bands, 1, [&](int64_t begin, int64_t end) {
+    const int64_t step = static_cast<int64_t>(band) * width;
+    std::vector<A> sums(images != nullptr ? 0 : plan.channels * step);
+    for (int64_t k = begin; k < end; ++k) {
+      const int64_t image = k / bands;
+      const int32_t y_begin = static_cast<int32_t>(k % bands) * band;
+      const int32_t y_end = std::min(height, y_begin + band);
+      const int64_t first = image * plan.channels * plane + static_cast<int64_t>(y_begin) * width;
+      A* rows = images != nullptr ? images + first : sums.data();
+      const int64_t channel_step = images != nullptr ? plane : step;
+      vectorised([&] { fold_rows<S>(view, plan, image, y_begin, y_end, rows, channel_step); });
+      for (int32_t c = 0; c < plan.channels && images == nullptr; ++c) {
+        finish(sums.data() + c * step, first + c * plane, static_cast<int64_t>(y_end - y_begin) * width);
+      }
+    }
+  });
+}
+
+template <typename In, typename A>
+void fold(const Tensor& patches, const Plan<A>& plan, const Tensor& images) {
+  A* in_place = nullptr;
+  Finish<A> finish;
+  dispatch(PixelTypes{}, images.scalar_type(), "fold_patches: dtype", [&](auto type) {
+    using Out = typename decltype(type)::type;
+    Out* out = static_cast<Out*>(images.mutable_data_ptr());
+    if constexpr (std::is_same_v<Out, A>) {
+      in_place = out;
+    } else {
+      finish = [out](const A* __restrict sums, int64_t offset, int64_t count) {
+        Out* __restrict to = out + offset;
+        vectorised([&] {
+          for (int64_t i = 0; i < count; ++i) {
+            to[i] = to_pixel<Out>(sums[i]);
+          }
+        });
+      };
+    }
+  });
+  const int64_t batch = images.size(0);
+  if (plan.scale == 1) {
+    return fold<1, In>(patches, plan, batch, in_place, finish);
+  }
+  if constexpr (!std::is_same_v<In, double>) {
+    switch (plan.scale) {
+      case 2:
+        return fold<2, In>(patches, plan, batch, in_place, finish);
+      case 3:
+        return fold<3, In>(patches, plan, batch, in_place, finish);
+      case 4:
+        return fold<4, In>(patches, plan, batch, in_place, finish);
+    }
+  }
+  fold<0, In>(patches, plan, batch, in_place, finish);
+}
+
+Tensor fold_patches_cpu(const Tensor& patches, const std::optional<Tensor>& order, int64_t batch, int64_t height,
+                        int64_t width, int64_t patch_size, int64_t overlap, int64_t window, ScalarType dtype) {
+  const PatchGrid grid = checked_grid("fold_patches", height, width, patch_size, overlap);
+  const int64_t scale = checked_fold_scale(patches, grid, batch, window);
+  const int64_t channels = patches.size(1) / (scale * scale);
+  const Tensor images = empty_on(patches, {batch, channels, height, width}, dtype);
+  dispatch(FloatTypes{}, patches.scalar_type(), "fold_patches: patches", [&](auto in) {
+    using In = typename decltype(in)::type;
+    using A = Accumulator<In>;
+    const Window kind = static_cast<Window>(window);
+    Plan<A> plan{grid, kind, static_cast<int32_t>(channels), static_cast<int32_t>(scale), {}, column_weights<A>(grid, kind)};
+    if (order.has_value()) {
+      plan.inverse = inverse_order("fold_patches", *order, patches, batch * grid.num_patches());
+    }
+    fold<In>(patches, plan, images);
+  });
+  return images;
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(enaf_ext, CPU, m) { ENAF_IMPL(m, "fold_patches", fold_patches_cpu); }

@@ -1,0 +1,421 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The operators: cutting an image into patches, measuring them, routing them, and blending them into an image again.
+
+Each runs natively on CPU and CUDA, under `torch.compile(fullgraph=True)` and in CUDA graphs. Images are (B, C, H, W), 8- and
+16-bit integers stand for [0, 1]. Patches of a batch are numbered image by image and row by row: see `PatchGrid`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from . import _library
+from .grid import PatchGrid
+
+__all__ = ["WINDOWS", "bicubic_patches", "edge_score", "fold_patches", "gather_patches", "route_exits", "unfold_patches"]
+
+_library.load()
+
+WINDOWS = ("average", "linear", "sum")
+FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+INTEGRAL = (torch.uint8, torch.uint16)
+MAX_SCALE = 16
+
+
+def edge_score(image: Tensor, grid: PatchGrid) -> Tensor:
+    """Mean edge strength of every patch.
+
+    score = mean over the patch of min(|L|, 255), L the Laplacian [2 0 2; 0 -8 0; 2 0 2] of the 8-bit grey value
+    (9798 R + 19235 G + 3735 B + 16384) >> 15, reflected at the patch's border without repeating the border pixel. Bit for bit
+    what OpenCV's cvtColor(RGB2GRAY), Laplacian(ksize=3) and convertScaleAbs give on the uint8 patch, as the authors compute it.
+
+    Args:
+        image: (B, C, H, W), C = 1 (taken as grey) or 3 (RGB), uint8, uint16, float16, bfloat16 or float32. 16 bits become 8 by
+            floor(x / 257), floats in [0, 1] by trunc(255 x), clamped.
+        grid: geometry of the patches, in pixels of `image`.
+
+    Returns:
+        (B * grid.num_patches,), float32, in [0, 255].
+
+    Raises:
+        TypeError: `image` has another dtype.
+        ValueError: the shape of `image` does not fit the grid, or C is neither 1 nor 3.
+
+    Notes: deterministic; not differentiable.
+    """
+    _check_image(image, grid, (*INTEGRAL, torch.float16, torch.bfloat16, torch.float32))
+    if image.shape[1] not in (1, 3):
+        raise ValueError(f"image: expected 1 or 3 channels, got {image.shape[1]}")
+    return torch.ops.enaf_ext.edge_score(image.detach(), grid.patch_size, grid.overlap)
+
+
+def unfold_patches(image: Tensor, grid: PatchGrid) -> Tensor:
+    """Every patch of the grid.
+
+    patch_n(y, x) = image(min(y_n + y, H - 1), min(x_n + x, W - 1)), (y_n, x_n) the origin of patch n.
+
+    Args:
+        image: (B, C, H, W), uint8, uint16, float16, bfloat16, float32 or float64, any strides.
+        grid: geometry of the patches, in pixels of `image`.
+
+    Returns:
+        (B * grid.num_patches, C, P, P), contiguous, of the dtype of `image`.
+
+    Raises:
+        TypeError: `image` has another dtype.
+        ValueError: the shape of `image` does not fit the grid.
+
+    Notes: deterministic; differentiable in `image`.
+    """
+    _check_image(image, grid)
+    return torch.ops.enaf_ext.unfold_patches(image, grid.patch_size, grid.overlap)
+
+
+def gather_patches(
+    image: Tensor, grid: PatchGrid, order: Tensor, *, dtype: torch.dtype | None = None, channels_last: bool = False
+) -> Tensor:
+    """The patches that `order` names, converted in dtype and layout on the way.
+
+    result_k = convert(patch_{order_k}), the patch as in `unfold_patches`; convert is x / 255 or x / 65535, divided in float32,
+    from an integral to a floating dtype, a cast between floating ones, and nothing for equal ones.
+
+    Args:
+        image: (B, C, H, W), uint8, uint16, float16, bfloat16, float32 or float64, any strides.
+        grid: geometry of the patches, in pixels of `image`.
+        order: (M,), int64, on the device of `image`, values in [0, B * grid.num_patches), repeats allowed.
+        dtype: dtype of the result, floating or that of `image`; None is that of `image`.
+        channels_last: lay the result out as torch.channels_last.
+
+    Returns:
+        (M, C, P, P), of `dtype`.
+
+    Raises:
+        TypeError: a dtype is not supported.
+        ValueError: a shape or device does not fit.
+        RuntimeError: a value of `order` is out of range (on CPU. On CUDA, where looking would wait for the device, such a
+            value names the nearest patch).
+
+    Notes: deterministic; differentiable in a floating `image`, where the gradient of repeated patches is summed.
+    """
+    _check_image(image, grid)
+    _check_index("order", order, image)
+    dtype = image.dtype if dtype is None else dtype
+    if dtype != image.dtype and dtype not in FLOATING:
+        raise TypeError(f"dtype: expected a floating dtype or {image.dtype}, got {dtype}")
+    return torch.ops.enaf_ext.gather_patches(image, order, grid.patch_size, grid.overlap, dtype, channels_last)
+
+
+def bicubic_patches(
+    image: Tensor,
+    grid: PatchGrid,
+    order: Tensor,
+    scale: int,
+    *,
+    dtype: torch.dtype | None = None,
+    channels_last: bool = False,
+    shuffled: bool = True,
+) -> Tensor:
+    """The patches that `order` names, enlarged by bicubic interpolation: the cheapest exit.
+
+    Torch's bicubic of the patch: cubic convolution (Keys 1981) with a = -0.75, half-pixel centres, coordinates clamped inside
+    the patch. The result is not clamped.
+
+    Args:
+        image: (B, C, H, W), uint8, uint16, float16, bfloat16, float32 or float64, any strides; integers become [0, 1] first.
+        grid: geometry of the patches, in pixels of `image`.
+        order: (M,), int64, as for `gather_patches`.
+        scale: enlargement, 1 <= scale <= 16.
+        dtype: floating dtype of the result; None is that of a floating `image` and float32 for an integral one.
+        channels_last: lay the result out as torch.channels_last.
+        shuffled: give images; False gives the layout before a pixel shuffle, `pixel_unshuffle(images, scale)`.
+
+    Returns:
+        (M, C, P * scale, P * scale), or (M, C * scale**2, P, P) if not `shuffled`, of `dtype`.
+
+    Raises:
+        TypeError: a dtype is not supported.
+        ValueError: a shape, a device or `scale` does not fit.
+        RuntimeError: a value of `order` is out of range (on CPU; on CUDA it names the nearest patch).
+
+    Notes: sums in float32 (float64 for float64 images); deterministic; not differentiable.
+    """
+    _check_image(image, grid)
+    _check_index("order", order, image)
+    if not 1 <= scale <= MAX_SCALE:
+        raise ValueError(f"scale: expected 1 <= scale <= {MAX_SCALE}, got {scale}")
+    if dtype is None:
+        dtype = image.dtype if image.dtype in FLOATING else torch.float32
+    if dtype not in FLOATING:
+        raise TypeError(f"dtype: expected a floating dtype, got {dtype}")
+    return torch.ops.enaf_ext.bicubic_patches(
+        image.detach(), order, grid.patch_size, grid.overlap, scale, dtype, channels_last, shuffled
+    )
+
+
+def route_exits(exit_index: Tensor, num_exits: int) -> tuple[Tensor, Tensor]:
+    """Sorts patches by descending exit, keeping the order of equals.
+
+    The patches that leave at exit j are order[offsets[j + 1]:offsets[j]]; those that still run at depth j are the prefix
+    order[:offsets[j]].
+
+    Args:
+        exit_index: (N,), int64, values in [0, num_exits).
+        num_exits: exits of the network, at least 1.
+
+    Returns:
+        order: (N,), int64, a permutation of range(N).
+        offsets: (num_exits + 1,), int64; offsets[j] is the number of patches whose exit is at least j.
+
+    Raises:
+        TypeError: `exit_index` is not int64.
+        ValueError: `exit_index` is not one-dimensional, or num_exits < 1.
+        RuntimeError: a value of `exit_index` is out of range (on CPU; on CUDA it counts as the nearest exit).
+
+    Notes: static shapes, no wait for the device; deterministic; not differentiable.
+    """
+    _check_index("exit_index", exit_index, exit_index)
+    if num_exits < 1:
+        raise ValueError(f"num_exits: expected num_exits >= 1, got {num_exits}")
+    return torch.ops.enaf_ext.route_exits(exit_index, num_exits)
+
+
+def fold_patches(
+    patches: Tensor,
+    grid: PatchGrid,
+    order: Tensor | None = None,
+    *,
+    batch: int = 1,
+    window: str = "average",
+    dtype: torch.dtype | None = None,
+) -> Tensor:
+    """Blends overlapping patches into images; the inverse of `unfold_patches` for windows that sum to one.
+
+    y(p) = sum over the covering patches n, in grid order, of w_n(p) * patch_n(p - origin_n), w separable in y and x:
+    "average": 1 / (patches that cover p), the authors' blend; "linear": in an overlap of O pixels the later patch weighs
+    (i + 0.5) / O, i = 0..O-1, the earlier one the rest (ours, because it hides seams better); "sum": 1, the adjoint of unfold.
+
+    Args:
+        patches: (B * grid.num_patches, C, P, P), or before a pixel shuffle by s, (B * grid.num_patches, C * s**2, P/s, P/s),
+            float16, bfloat16, float32 or float64, any strides (channels_last is fast); s is read off the sides.
+        grid: geometry of the result, in pixels of the result.
+        order: (B * grid.num_patches,), int64: patch k lies at grid index order[k], a permutation. None is the identity.
+        batch: number of images B.
+        window: "average", "linear" or "sum".
+        dtype: floating, for the plain result; uint8 or uint16 for rint(clamp(y, 0, 1) * max), ties to even, NaN giving 0;
+            None is the dtype of `patches`.
+
+    Returns:
+        (B, C, H, W), contiguous, of `dtype`.
+
+    Raises:
+        TypeError: a dtype is not supported.
+        ValueError: a shape, a device or `window` does not fit.
+        RuntimeError: `order` is no permutation (on CPU; on CUDA the result is undefined).
+
+    Notes: sums in float32 (float64 for float64) without atomics: the same bits whatever the batch and the number of threads;
+    differentiable in `patches` where `dtype` is floating.
+    """
+    if patches.ndim != 4:
+        raise ValueError(f"patches: expected (B * N, C, P, P), got shape {tuple(patches.shape)}")
+    if patches.dtype not in FLOATING:
+        raise TypeError(f"patches: expected a floating dtype, got {patches.dtype}")
+    if batch < 0:
+        raise ValueError(f"batch: expected batch >= 0, got {batch}")
+    if patches.shape[0] != batch * grid.num_patches:
+        raise ValueError(
+            f"patches: expected {batch} * {grid.num_patches} patches for the grid and batch, got {patches.shape[0]}"
+        )
+    side = patches.shape[3]
+    if patches.shape[2] != side or side < 1 or grid.patch_size % side != 0:
+        raise ValueError(
+            f"patches: expected sides of {grid.patch_size} or of a divisor of it, got {patches.shape[2]}x{side}"
+        )
+    scale = grid.patch_size // side
+    if patches.shape[1] < 1 or patches.shape[1] % (scale * scale) != 0:
+        raise ValueError(f"patches: expected channels in a multiple of {scale * scale}, got {patches.shape[1]}")
+    if order is not None:
+        _check_index("order", order, patches)
+        if order.shape[0] != patches.shape[0]:
+            raise ValueError(f"order: expected {patches.shape[0]} indices, got {order.shape[0]}")
+    if window not in WINDOWS:
+        raise ValueError(f"window: expected one of {', '.join(WINDOWS)}, got {window!r}")
+    dtype = patches.dtype if dtype is None else dtype
+    if dtype not in (*FLOATING, *INTEGRAL):
+        raise TypeError(f"dtype: expected a floating dtype, uint8 or uint16, got {dtype}")
+    return torch.ops.enaf_ext.fold_patches(
+        patches, order, batch, grid.height, grid.width, grid.patch_size, grid.overlap, WINDOWS.index(window), dtype
+    )
+
+
+def _check_image(image: Tensor, grid: PatchGrid, dtypes: tuple[torch.dtype, ...] = (*INTEGRAL, *FLOATING)) -> None:
+    if image.ndim != 4:
+        raise ValueError(f"image: expected (B, C, H, W), got shape {tuple(image.shape)}")
+    if image.dtype not in dtypes:
+        raise TypeError(f"image: expected one of {', '.join(map(str, dtypes))}, got {image.dtype}")
+    if image.shape[1] < 1:
+        raise ValueError("image: expected at least 1 channel, got 0")
+    if image.shape[2] != grid.height or image.shape[3] != grid.width:
+        raise ValueError(
+            f"image: expected the grid's {grid.height}x{grid.width} pixels, got {image.shape[2]}x{image.shape[3]}"
+        )
+
+
+def _check_index(name: str, index: Tensor, beside: Tensor) -> None:
+    if index.dtype != torch.int64:
+        raise TypeError(f"{name}: expected int64, got {index.dtype}")
+    if index.ndim != 1:
+        raise ValueError(f"{name}: expected one dimension, got shape {tuple(index.shape)}")
+    if index.device != beside.device:
+        raise ValueError(f"{name}: expected device {beside.device}, got {index.device}")
+
+
+# --- shapes, for tracing ---
+
+
+def _num_patches(image: Tensor, patch_size: int, overlap: int) -> int:
+    return image.shape[0] * PatchGrid(image.shape[2], image.shape[3], patch_size, overlap).num_patches
+
+
+def _empty(like: Tensor, shape: tuple[int, ...], dtype: torch.dtype, channels_last: bool = False) -> Tensor:
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    return torch.empty(shape, dtype=dtype, device=like.device, memory_format=layout)
+
+
+@torch.library.register_fake("enaf_ext::edge_score")
+def _(image: Tensor, patch_size: int, overlap: int) -> Tensor:
+    return _empty(image, (_num_patches(image, patch_size, overlap),), torch.float32)
+
+
+@torch.library.register_fake("enaf_ext::unfold_patches")
+def _(image: Tensor, patch_size: int, overlap: int) -> Tensor:
+    count = _num_patches(image, patch_size, overlap)
+    return _empty(image, (count, image.shape[1], patch_size, patch_size), image.dtype)
+
+
+@torch.library.register_fake("enaf_ext::gather_patches")
+def _(image: Tensor, order: Tensor, patch_size: int, overlap: int, dtype: torch.dtype, channels_last: bool) -> Tensor:
+    return _empty(image, (order.shape[0], image.shape[1], patch_size, patch_size), dtype, channels_last)
+
+
+@torch.library.register_fake("enaf_ext::bicubic_patches")
+def _(
+    image: Tensor,
+    order: Tensor,
+    patch_size: int,
+    overlap: int,
+    scale: int,
+    dtype: torch.dtype,
+    channels_last: bool,
+    shuffled: bool,
+) -> Tensor:
+    channels, side = image.shape[1], patch_size
+    if shuffled:
+        side = side * scale
+    else:
+        channels = channels * scale * scale
+    return _empty(image, (order.shape[0], channels, side, side), dtype, channels_last)
+
+
+@torch.library.register_fake("enaf_ext::route_exits")
+def _(exit_index: Tensor, num_exits: int) -> tuple[Tensor, Tensor]:
+    return _empty(exit_index, (exit_index.shape[0],), torch.int64), _empty(exit_index, (num_exits + 1,), torch.int64)
+
+
+@torch.library.register_fake("enaf_ext::fold_patches")
+def _(
+    patches: Tensor,
+    order: Tensor | None,
+    batch: int,
+    height: int,
+    width: int,
+    patch_size: int,
+    overlap: int,
+    window: int,
+    dtype: torch.dtype,
+) -> Tensor:
+    scale = patch_size // patches.shape[3]
+    return _empty(patches, (batch, patches.shape[1] // (scale * scale), height, width), dtype)
+
+
+# --- gradients ---
+
+
+def _unfold_adjoint(grad: Tensor, shape: tuple[int, ...], patch_size: int, overlap: int) -> Tensor:
+    """Gradient of `unfold_patches`: patches summed over the padded image, whose margin belongs to the edge pixels."""
+    batch, _, height, width = shape
+    grid = PatchGrid(height, width, patch_size, overlap)
+    padded = torch.ops.enaf_ext.fold_patches(
+        grad, None, batch, grid.padded_height, grid.padded_width, patch_size, overlap, WINDOWS.index("sum"), grad.dtype
+    )
+    rows = torch.cat([padded[:, :, : height - 1], padded[:, :, height - 1 :].sum(2, keepdim=True)], 2)
+    return torch.cat([rows[..., : width - 1], rows[..., width - 1 :].sum(3, keepdim=True)], 3)
+
+
+def _axis_weights(size: int, patch_size: int, overlap: int, window: str, like: Tensor) -> Tensor:
+    """(count, P): weight of each pixel of each patch along an axis, 0 past the edge."""
+    count = PatchGrid(size, 1, patch_size, overlap).rows
+    within = torch.arange(patch_size, device=like.device)
+    index = torch.arange(count, device=like.device)[:, None]
+    weights = like.new_ones(count, patch_size)
+    if window != "sum" and overlap > 0:
+        ramp = (within[:overlap].to(like.dtype) + 0.5) / overlap if window == "linear" else like.new_full((overlap,), 0.5)
+        ones = like.new_ones(patch_size - overlap)
+        weights = torch.where(index > 0, torch.cat([ramp, ones]), weights)
+        weights = weights * torch.where(index < count - 1, torch.cat([ones, 1 - ramp]), torch.ones_like(weights))
+    inside = index * (patch_size - overlap) + within < size
+    return weights * inside
+
+
+def _setup_unfold(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    image, ctx.patch_size, ctx.overlap = inputs
+    ctx.shape = image.shape
+
+
+def _backward_unfold(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    return _unfold_adjoint(grad, ctx.shape, ctx.patch_size, ctx.overlap), None, None
+
+
+def _setup_gather(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    image, order, ctx.patch_size, ctx.overlap, _, _ = inputs
+    ctx.save_for_backward(order)
+    ctx.shape, ctx.dtype = image.shape, image.dtype
+
+
+def _backward_gather(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    (order,) = ctx.saved_tensors
+    count = ctx.shape[0] * PatchGrid(ctx.shape[2], ctx.shape[3], ctx.patch_size, ctx.overlap).num_patches
+    total = grad.new_zeros(count, *grad.shape[1:]).index_add(0, order, grad)
+    return _unfold_adjoint(total, ctx.shape, ctx.patch_size, ctx.overlap).to(ctx.dtype), None, None, None, None, None
+
+
+def _setup_fold(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    patches, order, _, ctx.height, ctx.width, ctx.patch_size, ctx.overlap, window, _ = inputs
+    ctx.save_for_backward(*([] if order is None else [order]))
+    ctx.window, ctx.side, ctx.dtype = WINDOWS[window], patches.shape[3], patches.dtype
+
+
+def _backward_fold(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    grad = grad.to(ctx.dtype)
+    patch_size, overlap = ctx.patch_size, ctx.overlap
+    full = torch.ops.enaf_ext.unfold_patches(grad, patch_size, overlap)
+    exact = torch.float64 if ctx.dtype == torch.float64 else torch.float32
+    like = torch.empty((), dtype=exact, device=grad.device)
+    rows = _axis_weights(ctx.height, patch_size, overlap, ctx.window, like)
+    cols = _axis_weights(ctx.width, patch_size, overlap, ctx.window, like)
+    weights = rows[:, None, :, None] * cols[None, :, None, :]
+    patches = full.unflatten(0, (grad.shape[0], rows.shape[0], cols.shape[0])) * weights[None, :, :, None].to(ctx.dtype)
+    patches = patches.flatten(0, 2)
+    if ctx.side != patch_size:
+        patches = F.pixel_unshuffle(patches, patch_size // ctx.side)
+    if ctx.saved_tensors:
+        patches = patches[ctx.saved_tensors[0]]
+    return patches, *[None] * 8
+
+
+torch.library.register_autograd("enaf_ext::unfold_patches", _backward_unfold, setup_context=_setup_unfold)
+torch.library.register_autograd("enaf_ext::gather_patches", _backward_gather, setup_context=_setup_gather)
+torch.library.register_autograd("enaf_ext::fold_patches", _backward_fold, setup_context=_setup_fold)

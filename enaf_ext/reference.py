@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Slow, obvious twins of the operators in plain PyTorch, with the same signatures: what the tests compare with.
+
+They check nothing and are never a silent fallback.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .grid import PatchGrid
+
+_MAX = {torch.uint8: 255, torch.uint16: 65535}
+
+
+def edge_score(image: Tensor, grid: PatchGrid) -> Tensor:
+    if image.dtype == torch.uint8:
+        levels = image.long()
+    elif image.dtype == torch.uint16:
+        levels = image.long() // 257
+    else:
+        levels = (image.float().nan_to_num(0) * 255).clamp(0, 255).long()
+    grey = levels
+    if image.shape[1] == 3:
+        red, green, blue = levels.unbind(1)
+        grey = ((9798 * red + 19235 * green + 3735 * blue + 16384) >> 15)[:, None]
+    patches = unfold_patches(grey, grid)[:, 0]
+    side = grid.patch_size
+    around = torch.arange(-1, side + 1, device=image.device).abs()
+    reflect = torch.where(around < side, around, 2 * side - 2 - around).clamp(min=0)
+    padded = patches[:, reflect][:, :, reflect]
+    corners = padded[:, :-2, :-2] + padded[:, :-2, 2:] + padded[:, 2:, :-2] + padded[:, 2:, 2:]
+    laplacian = 2 * corners - 8 * patches
+    return laplacian.abs().clamp(max=255).double().mean((1, 2)).float()
+
+
+def unfold_patches(image: Tensor, grid: PatchGrid) -> Tensor:
+    within = torch.arange(grid.patch_size, device=image.device)
+    patches = []
+    for b in range(image.shape[0]):
+        for n in range(grid.num_patches):
+            y, x = grid.origin(n)
+            rows = (y + within).clamp(max=grid.height - 1)
+            cols = (x + within).clamp(max=grid.width - 1)
+            patches.append(image[b][:, rows[:, None], cols[None, :]])
+    return torch.stack(patches) if patches else image.new_empty(0, image.shape[1], grid.patch_size, grid.patch_size)
+
+
+def gather_patches(
+    image: Tensor, grid: PatchGrid, order: Tensor, *, dtype: torch.dtype | None = None, channels_last: bool = False
+) -> Tensor:
+    every = unfold_patches(image, grid)
+    patches = torch.stack([every[n] for n in order.tolist()]) if len(order) else every[:0]
+    dtype = dtype or image.dtype
+    if image.dtype in _MAX and dtype != image.dtype:
+        patches = patches.float() / _MAX[image.dtype]
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    return patches.to(dtype).contiguous(memory_format=layout)
+
+
+def bicubic_patches(
+    image: Tensor,
+    grid: PatchGrid,
+    order: Tensor,
+    scale: int,
+    *,
+    dtype: torch.dtype | None = None,
+    channels_last: bool = False,
+    shuffled: bool = True,
+) -> Tensor:
+    exact = torch.float64 if image.dtype == torch.float64 else torch.float32
+    patches = gather_patches(image, grid, order, dtype=exact)
+    if len(patches):
+        large = F.interpolate(patches, scale_factor=scale, mode="bicubic", align_corners=False)
+    else:
+        large = patches.new_empty(0, patches.shape[1], grid.patch_size * scale, grid.patch_size * scale)
+    if not shuffled:
+        large = F.pixel_unshuffle(large, scale)
+    dtype = dtype or (torch.float32 if image.dtype in _MAX else image.dtype)
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    return large.to(dtype).contiguous(memory_format=layout)
+
+
+def route_exits(exit_index: Tensor, num_exits: int) -> tuple[Tensor, Tensor]:
+    order = torch.argsort(exit_index, descending=True, stable=True)
+    offsets = [int((exit_index >= j).sum()) for j in range(num_exits)]
+    return order, torch.tensor([*offsets, 0], device=exit_index.device)
+
+
+def fold_patches(
+    patches: Tensor,
+    grid: PatchGrid,
+    order: Tensor | None = None,
+    *,
+    batch: int = 1,
+    window: str = "average",
+    dtype: torch.dtype | None = None,
+) -> Tensor:
+    exact = patches.double() if patches.dtype == torch.float64 else patches.float()
+    if exact.shape[3] != grid.patch_size:
+        exact = F.pixel_shuffle(exact, grid.patch_size // exact.shape[3])
+    placed = exact if order is None else torch.empty_like(exact).index_copy(0, order, exact)
+    size = (grid.padded_height, grid.padded_width)
+    total = placed.new_zeros(batch, placed.shape[1], *size)
+    for b in range(batch):
+        for n in range(grid.num_patches):
+            y, x = grid.origin(n)
+            row, col = divmod(n, grid.cols)
+            weight_y = _weights(row, grid.rows, grid, window, placed)
+            weight_x = _weights(col, grid.cols, grid, window, placed)
+            weighted = (weight_y[:, None] * weight_x) * placed[b * grid.num_patches + n]
+            total[b, :, y : y + grid.patch_size, x : x + grid.patch_size] += weighted
+    result = total[:, :, : grid.height, : grid.width]
+    dtype = dtype or patches.dtype
+    if dtype in _MAX:
+        return (result.nan_to_num(0).clamp(0, 1) * _MAX[dtype]).round().to(dtype).contiguous()
+    return result.to(dtype).contiguous()
+
+
+def _weights(index: int, count: int, grid: PatchGrid, window: str, like: Tensor) -> Tensor:
+    weights = like.new_ones(grid.patch_size)
+    for i in range(grid.overlap):
+        later = {"average": 0.5, "linear": (i + 0.5) / grid.overlap, "sum": 1.0}[window]
+        earlier = later if window == "sum" else 1 - later
+        if index > 0:
+            weights[i] = later
+        if index < count - 1:
+            weights[grid.stride + i] = earlier
+    return weights
