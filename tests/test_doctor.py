@@ -15,11 +15,12 @@ ROOT = Path(__file__).resolve().parent.parent
 OPERATORS = ("edge_score", "unfold_patches", "gather_patches", "bicubic_patches", "route_exits", "fold_patches")
 
 
-def doctor(*, before: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
-    """`enaf doctor` in a fresh process, after the statement `before`."""
+def doctor(folder: Path, *, before: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+    """`enaf doctor` in a fresh process that starts in `folder`, after the statement `before`."""
     code = f"import sys; {before or 'pass'}\nfrom enaf.cli import main; sys.exit(main(['doctor']))"
     return subprocess.run(
         [sys.executable, "-c", code],
+        cwd=folder,
         capture_output=True,
         text=True,
         env={**os.environ, **environment},
@@ -28,8 +29,8 @@ def doctor(*, before: str = "", **environment: str) -> subprocess.CompletedProce
     )
 
 
-def test_reports_a_working_installation() -> None:
-    done = doctor()
+def test_reports_a_working_installation(tmp_path: Path) -> None:
+    done = doctor(tmp_path)
     lines = {line.split()[0]: line for line in done.stdout.splitlines() if line.startswith("  ")}
     for name in ("enaf_ext", "python", "torch", "numpy", "pillow", "safetensors", "compiler", "cpu"):
         assert name in lines, f"{name} is not in\n{done.stdout}"
@@ -49,7 +50,7 @@ def without_native_library(tmp_path: Path) -> Path:
 
 
 def test_explains_a_missing_native_library(without_native_library: Path) -> None:
-    done = doctor(PYTHONPATH=str(without_native_library))
+    done = doctor(without_native_library, PYTHONPATH=str(without_native_library))
     assert done.returncode == 1
     assert "the native library was not loaded: build it again" in done.stdout
     assert "the operators were not loaded" in done.stdout
@@ -59,14 +60,14 @@ def test_explains_a_missing_native_library(without_native_library: Path) -> None
 
 def test_explains_a_broken_native_library(without_native_library: Path) -> None:
     (without_native_library / "enaf_ext" / "_operators_cpu.so").write_bytes(b"no library")
-    done = doctor(PYTHONPATH=str(without_native_library))
+    done = doctor(without_native_library, PYTHONPATH=str(without_native_library))
     assert done.returncode == 1
     assert "the operators were not loaded" in done.stdout
     assert "Traceback" not in done.stdout + done.stderr
 
 
-def test_explains_a_missing_torch() -> None:
-    done = doctor(before="sys.modules['torch'] = None")
+def test_explains_a_missing_torch(tmp_path: Path) -> None:
+    done = doctor(tmp_path, before="sys.modules['torch'] = None")
     assert done.returncode == 1
     assert "torch cannot be imported" in done.stdout
     assert "Traceback" not in done.stdout + done.stderr

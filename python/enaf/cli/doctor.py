@@ -7,6 +7,7 @@ import argparse
 import importlib
 import platform
 import sys
+import time
 from dataclasses import dataclass, field
 from importlib import metadata, resources
 from pathlib import Path
@@ -51,12 +52,13 @@ def run(arguments: argparse.Namespace) -> int:
     report = Report()
     torch = _versions(report)
     _native_library(report)
+    loaded = torch is not None and _load_operators(report)
     if torch is not None:
-        loaded = _load_operators(report)
         _devices(report, torch)
-        if loaded:
-            _operators(report, torch)
-    _weights(report)
+    if loaded:
+        _operators(report, torch)
+    if _weights(report) and loaded:
+        _trial(report, torch)
     for title, lines in (("What to do", report.problems), ("Worth knowing", report.notes)):
         if lines:
             report.section(title)
@@ -145,7 +147,7 @@ def _operators(report: Report, torch: Any) -> None:
             report.problems.append(f"there is a GPU, but {name} has no CUDA kernel: with nvcc on the path, {_REBUILD}")
 
 
-def _weights(report: Report) -> None:
+def _weights(report: Report) -> bool:
     report.section("Weights")
     files = sorted(Path(str(resources.files("enaf") / "weights")).glob("*.safetensors"))
     for path in files:
@@ -153,6 +155,24 @@ def _weights(report: Report) -> None:
     if not files:
         report.line("none", "")
         report.problems.append("no weights are installed: install the package again, or name a file with --model")
+    return bool(files)
+
+
+def _trial(report: Report, torch: Any) -> None:
+    """A small image through the whole, on every device."""
+    report.section("Trial")
+    devices = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+    for device in devices:
+        try:
+            upscale = importlib.import_module("enaf.upscaler").upscale
+            image = torch.linspace(0, 1, 3 * 37 * 53, device=device).view(3, 37, 53)
+            upscale(image)
+            started = time.perf_counter()
+            upscale(image).cpu()
+            report.line(device, f"works: 53x37 upscaled in {1000 * (time.perf_counter() - started):.0f} ms")
+        except Exception as error:  # whatever goes wrong is what is to be reported
+            report.line(device, f"fails: {_first_line(error)}")
+            report.problems.append(f"upscaling on {device} fails ({_first_line(error)})")
 
 
 def _first_line(error: Exception) -> str:
