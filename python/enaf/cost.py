@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an exit costs, counted from the modules themselves.
+
+Two columns, never mixed: ``paper`` is the published convention (two FLOPs a multiply-accumulate, transposed
+convolutions charged at every output pixel, no estimator, no overlap); ``macs`` counts true multiply-accumulates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from enaf_ext.grid import PatchGrid
+
+from .adaptive import AdaptiveNetwork
+from .estimator import Estimator
+from .models import MultiExitNetwork
+
+
+def _convolution_macs(layer: nn.Module, source: Tensor, result: Tensor) -> tuple[float, float]:
+    """(published, true) multiply-accumulates of one call of one layer."""
+    if isinstance(layer, nn.ConvTranspose2d):
+        per_pixel = layer.weight[:, :, 0, 0].numel() * layer.kernel_size[0] * layer.kernel_size[1]
+        pixels = source.shape[0] * source.shape[-2] * source.shape[-1]
+        return float(per_pixel * pixels * layer.stride[0] * layer.stride[1]), float(per_pixel * pixels)
+    if isinstance(layer, nn.Conv2d):
+        macs = float(layer.weight.numel() * result.shape[0] * result.shape[-2] * result.shape[-1])
+    elif isinstance(layer, nn.Linear):
+        macs = float(layer.weight.numel() * result.shape[0])
+    else:
+        return 0.0, 0.0
+    return macs, macs
+
+
+def _count(module: nn.Module, run: Callable[[], object]) -> tuple[float, float]:
+    totals = [0.0, 0.0]
+
+    def add(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        published, true = _convolution_macs(layer, inputs[0], output)
+        totals[0] += published
+        totals[1] += true
+
+    handles = [layer.register_forward_hook(add) for layer in module.modules()]
+    try:
+        with torch.no_grad():
+            run()
+    finally:
+        for handle in handles:
+            handle.remove()
+    return totals[0], totals[1]
+
+
+def _exit_costs(network: MultiExitNetwork, patch_size: int) -> list[tuple[float, float]]:
+    parameter = next(network.parameters())
+    patch = torch.zeros(1, 3, patch_size, patch_size, dtype=parameter.dtype, device=parameter.device)
+    learned = range(1, network.num_exits)
+    return [(0.0, 0.0)] + [_count(network, lambda depth=depth: network.exit(depth, patch)) for depth in learned]
+
+
+def paper_flops(network: MultiExitNetwork, patch_size: int = 32) -> Tensor:
+    """FLOPs of every exit for one LR patch in the published convention (biases and activations left out).
+
+    Returns:
+        (E,) float64; exit 0 is free. FSRCNN x4: 0, 146.2e6, 315.2e6, 467.9e6.
+    """
+    return torch.tensor([2 * published for published, _ in _exit_costs(network, patch_size)], dtype=torch.float64)
+
+
+def true_macs(network: MultiExitNetwork, patch_size: int = 32) -> Tensor:
+    """True multiply-accumulates of every exit for one LR patch, (E,) float64."""
+    return torch.tensor([true for _, true in _exit_costs(network, patch_size)], dtype=torch.float64)
+
+
+def estimator_macs(estimator: Estimator, height: int, width: int) -> float:
+    """True multiply-accumulates of the estimator over an image of height x width LR pixels."""
+    parameter = next(estimator.parameters())
+    size = (1, 3, height + 2 * estimator.margin, width + 2 * estimator.margin)
+    image = torch.zeros(size, dtype=parameter.dtype, device=parameter.device)
+    return _count(estimator, lambda: estimator(image))[1]
+
+
+def relative_cost(network: MultiExitNetwork, convention: str = "paper") -> Tensor:
+    """c of the fusion rule: the cost of every exit as a share of the full one, (E,) float64.
+
+    Args:
+        convention: "paper" or "macs".
+
+    Raises:
+        ValueError: unknown convention.
+    """
+    if convention not in ("paper", "macs"):
+        raise ValueError(f"convention: expected 'paper' or 'macs', got {convention!r}")
+    cost = paper_flops(network) if convention == "paper" else true_macs(network)
+    return cost / cost[-1]
+
+
+def spent(model: AdaptiveNetwork, counts: Tensor, grid: PatchGrid, batch: int) -> dict[str, float]:
+    """What a routed image cost.
+
+    Args:
+        counts: (E,), patches that took each exit.
+        grid: the patches' grid over the image.
+        batch: images.
+
+    Returns:
+        "paper": mean published cost of the patches over that of the full exit. "macs": true multiply-accumulates of the
+        patches, overlap included, and of the estimator, over those of the full network run once over the image without
+        tiling: what a user would otherwise have paid.
+    """
+    counts = counts.double().cpu()
+    patches = (counts * true_macs(model.network, grid.patch_size)).sum()
+    estimator = batch * estimator_macs(model.estimator, grid.padded_height // 4 * 4, grid.padded_width // 4 * 4)
+    static = true_macs(model.network)[-1] / 32**2 * batch * grid.height * grid.width
+    return {
+        "paper": float((counts * relative_cost(model.network)).sum() / counts.sum()),
+        "macs": float((patches + estimator) / static),
+    }

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which exit each patch takes: pure functions of estimates, edge scores and costs."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+BLANK_THRESHOLD = 10.0
+"""epsilon of the paper: patches with an edge score up to this are blank."""
+
+
+def blank_vector(edge_score: Tensor, num_exits: int, epsilon: float = BLANK_THRESHOLD) -> Tensor:
+    """b of the paper (equation 8): one at exit 0 of blank patches, zero elsewhere.
+
+    Args:
+        edge_score: (N,), mean absolute Laplacian, 0 to 255.
+        num_exits: E.
+        epsilon: largest edge score of a blank patch.
+
+    Returns:
+        (N, E) float32.
+    """
+    blank = torch.zeros(edge_score.shape[0], num_exits, device=edge_score.device)
+    blank[:, 0] = edge_score <= epsilon
+    return blank
+
+
+def choose_exits(
+    psnr_db: Tensor, edge_score: Tensor, cost: Tensor, eta: float, gamma: float, epsilon: float = BLANK_THRESHOLD
+) -> Tensor:
+    """Computation-aware fusion (equation 9): ``argmax_j u_j + gamma*b_j - eta*c_j``.
+
+    Args:
+        psnr_db: (N, E), predicted PSNR u of every exit, dB.
+        edge_score: (N,).
+        cost: (E,), cost c of every exit as a share of the full one (c_0 = 0, c_{E-1} = 1).
+        eta: decibels that the full cost must gain, at least 0.
+        gamma: decibels granted to bicubic on blank patches.
+        epsilon: largest edge score of a blank patch.
+
+    Returns:
+        (N,) int64; of equal scores the cheaper exit. Deterministic.
+    """
+    score = psnr_db + gamma * blank_vector(edge_score, psnr_db.shape[1], epsilon) - eta * cost.to(psnr_db)
+    return score.argmax(dim=1)
+
+
+def eta_for_budget(
+    psnr_db: Tensor, edge_score: Tensor, cost: Tensor, budget: float, gamma: float, epsilon: float = BLANK_THRESHOLD
+) -> float:
+    """The smallest eta whose mean cost stays within a budget.
+
+    Raising eta can only move a patch to a cheaper exit, so the mean cost falls monotonically and bisection finds the
+    step (ours: the paper tunes eta by hand).
+
+    Args:
+        budget: largest mean of c over the patches, 0 to 1 (c as in ``choose_exits``, like all other arguments).
+
+    Returns:
+        eta >= 0, met from the affordable side, to a relative 1e-6.
+
+    Raises:
+        ValueError: the budget lies outside [0, 1].
+    """
+    if not 0 <= budget <= 1:
+        raise ValueError(f"budget: expected a share between 0 and 1, got {budget}")
+    cost = cost.to(psnr_db)
+    base = psnr_db + gamma * blank_vector(edge_score, psnr_db.shape[1], epsilon)
+
+    def spent(eta: float) -> float:
+        return float(cost[(base - eta * cost).argmax(dim=1)].double().mean())
+
+    if base.shape[0] == 0 or spent(0.0) <= budget:
+        return 0.0
+    low, high = 0.0, 1.0
+    while spent(high) > budget:
+        low, high = high, high * 2
+        if not math.isfinite(high):
+            raise ValueError("psnr_db: expected finite estimates")
+    while high - low > 1e-6 * high:
+        middle = 0.5 * (low + high)
+        low, high = (low, middle) if spent(middle) <= budget else (middle, high)
+    return high

@@ -1,0 +1,8 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Multi-exit backbones."""
+
+from . import fsrcnn as fsrcnn
+from .multi_exit import MultiExitNetwork, bicubic
+from .registry import backbone_names, create_backbone, register_backbone
+
+__all__ = ["MultiExitNetwork", "backbone_names", "bicubic", "create_backbone", "register_backbone"]

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every number of a training run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A training run. Field names are the flags of ``enaf train``; the metadata is their help text."""
+
+    backbone: str = field(default="fsrcnn", metadata={"help": "backbone name"})
+    scale: int = field(default=4, metadata={"help": "upscaling factor"})
+    seed: int = field(default=0, metadata={"help": "seed of weights and samples"})
+    patch_size: int = field(default=32, metadata={"help": "side of a training patch in LR pixels"})
+    resample_share: float = field(default=0.4, metadata={"help": "share of patches from resized images"})
+    resample_low: float = field(default=0.5, metadata={"help": "smallest resizing factor"})
+    resample_high: float = field(default=2.5, metadata={"help": "largest resizing factor"})
+    validation_images: int = field(default=12, metadata={"help": "training images held out where --validation is absent"})
+    ema_decay: float = field(default=0.999, metadata={"help": "decay of the averaged weights that are kept"})
+    gradient_clip: float = field(default=1.0, metadata={"help": "largest gradient norm; 0 = none"})
+    warmup_steps: int = field(default=200, metadata={"help": "steps of linear warm-up of the learning rate"})
+    final_learning_rate: float = field(default=1e-8, metadata={"help": "end of the cosine schedule"})
+
+    backbone_steps: int = field(default=100_000, metadata={"help": "phase 1: steps"})
+    backbone_batch: int = field(default=16, metadata={"help": "phase 1: patches a step"})
+    backbone_learning_rate: float = field(default=1e-3, metadata={"help": "phase 1: learning rate"})
+    backbone_l2_share: float = field(default=0.25, metadata={"help": "phase 1: last share of the steps on squared error"})
+
+    exits_steps: int = field(default=40_000, metadata={"help": "phase 2: steps"})
+    exits_batch: int = field(default=16, metadata={"help": "phase 2: patches a step"})
+    exits_learning_rate: float = field(default=1e-3, metadata={"help": "phase 2: learning rate of the early exits"})
+    exits_backbone_learning_rate: float = field(
+        default=1e-4, metadata={"help": "phase 2: learning rate of the pre-trained parts (paper: 1e-8)"}
+    )
+    exits_l2_share: float = field(default=0.25, metadata={"help": "phase 2: last share of the steps on squared error"})
+
+    estimator: str = field(default="gain", metadata={"help": "estimator: paper or gain"})
+    estimator_patches: int = field(default=60_000, metadata={"help": "phase 3: patches whose exits are computed once"})
+    estimator_steps: int = field(default=20_000, metadata={"help": "phase 3: steps"})
+    estimator_batch: int = field(default=128, metadata={"help": "phase 3: patches a step"})
+    estimator_learning_rate: float = field(default=1e-3, metadata={"help": "phase 3: learning rate"})
+
+    log_every: int = field(default=50, metadata={"help": "steps between log lines"})
+    validate_every: int = field(default=2_000, metadata={"help": "steps between validations on full images"})
+    checkpoint_every: int = field(default=500, metadata={"help": "steps between checkpoints"})
+
+    def __post_init__(self) -> None:
+        for name, least in (("patch_size", 4), ("backbone_batch", 1), ("exits_batch", 1), ("estimator_batch", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name}: expected at least {least}, got {getattr(self, name)}")
+        if not 0 < self.resample_low <= self.resample_high:
+            raise ValueError(f"resample_low: expected 0 < low <= high, got {self.resample_low}, {self.resample_high}")
