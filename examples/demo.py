@@ -52,8 +52,10 @@ def main() -> None:
     full_exit = upscaler.num_exits - 1
 
     bicubic, bicubic_seconds = timed(lambda: whole_bicubic(lr))
-    (sr, info), seconds = timed(lambda: upscaler(lr, eta=arguments.eta, return_info=True))
-    (full, full_info), full_seconds = timed(lambda: upscaler(lr, force_exit=full_exit, return_info=True))
+    sr, seconds = timed(lambda: upscaler(lr, eta=arguments.eta))
+    full, full_seconds = timed(lambda: upscaler(lr, force_exit=full_exit))
+    _, info = upscaler(lr, eta=arguments.eta, return_info=True)
+    _, full_info = upscaler(lr, force_exit=full_exit, return_info=True)
 
     arguments.out.mkdir(parents=True, exist_ok=True)
     pictures = {
