@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "fold_patches.cuh"
+
+#include "checks.h"
+#include "stable.h"
+
+namespace {
+
+using namespace enaf;
+
+// Where the patch of each grid index lies. Patches that no index of `order` names count as absent.
+Tensor launch_invert_order(const Tensor& order) {
+  const Tensor place_of = empty_on(order, {order.numel()}, ScalarType::Long);
+  auto* places = static_cast<int64_t*>(place_of.mutable_data_ptr());
+  const cudaStream_t stream = current_stream(order);
+  STD_CUDA_CHECK(cudaMemsetAsync(places, 0xff, order.numel() * sizeof(int64_t), stream));
+  const auto blocks = static_cast<unsigned>(at_most(divide_up(order.numel(), fold_threads), max_grid_x));
+  invert_order_kernel<<<blocks, fold_threads, 0, stream>>>(static_cast<const int64_t*>(order.const_data_ptr()),
+                                                           order.numel(), places);
+  ENAF_CHECK_LAUNCH();
+  return place_of;
+}
+
+template <int V, typename Out, typename In>
+void launch_fold(const View4<const In>& patches, const int64_t* place_of, const PatchGrid& grid, Window window,
+                 int32_t scale, const Tensor& image) {
+  dim3 blocks, threads;
+  fold_shape(image.size(0), grid.rows.size, grid.cols.size, V, blocks, threads);
+  fold_kernel<V><<<blocks, threads, 0, current_stream(image)>>>(
+      patches, place_of, grid, window, scale, static_cast<int32_t>(image.size(0)), static_cast<int32_t>(image.size(1)),
+      static_cast<Out*>(image.mutable_data_ptr()));
+  ENAF_CHECK_LAUNCH();
+}
+
+template <typename Out, typename In>
+void launch_fold_of_run(const View4<const In>& patches, const int64_t* place_of, const PatchGrid& grid, Window window,
+                        int32_t scale, const Tensor& image) {
+  if constexpr (!std::is_same_v<In, double> && !std::is_same_v<Out, double>) {
+    switch (fold_run(patches, grid, scale)) {
+      case 4:
+        return launch_fold<4, Out>(patches, place_of, grid, window, scale, image);
+      case 2:
+        return launch_fold<2, Out>(patches, place_of, grid, window, scale, image);
+      default:
+        break;
+    }
+  }
+  launch_fold<1, Out>(patches, place_of, grid, window, scale, image);
+}
+
+Tensor fold_patches_cuda(const Tensor& patches, const std::optional<Tensor>& order, int64_t batch, int64_t height,
+                         int64_t width, int64_t patch_size, int64_t overlap, int64_t window, ScalarType dtype) {
+  const PatchGrid grid = checked_grid("fold_patches", height, width, patch_size, overlap);
+  const int64_t scale = checked_fold_scale(patches, grid, batch, window);
+  if (order.has_value()) {
+    check_index("fold_patches", "order", *order, patches);
+    ENAF_CHECK(order->numel() == patches.size(0), "fold_patches: order: expected ", patches.size(0), " indices, got ",
+               order->numel());
+  }
+  const DeviceGuard guard(patches.get_device_index());
+  const Tensor image = empty_on(patches, {batch, patches.size(1) / (scale * scale), height, width}, dtype);
+  std::optional<Tensor> place_of;
+  if (order.has_value() && order->numel() > 0) {
+    place_of = launch_invert_order(torch::stable::contiguous(*order));
+  }
+  const auto* places = place_of.has_value() ? static_cast<const int64_t*>(place_of->const_data_ptr()) : nullptr;
+  dispatch(FloatTypes{}, patches.scalar_type(), "fold_patches: patches", [&](auto in) {
+    using In = typename decltype(in)::type;
+    dispatch(PixelTypes{}, dtype, "fold_patches: dtype", [&](auto out) {
+      if (image.numel() > 0) {
+        launch_fold_of_run<typename decltype(out)::type>(const_view<In>(patches), places, grid,
+                                                         static_cast<Window>(window), static_cast<int32_t>(scale), image);
+      }
+    });
+  });
+  return image;
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(enaf_ext, CUDA, m) { ENAF_IMPL(m, "fold_patches", fold_patches_cuda); }
