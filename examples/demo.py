@@ -25,9 +25,9 @@ from enaf.exit_map import draw_exit_map, exit_names
 from enaf.image_io import read_image, write_image
 from enaf.metrics import psnr
 
-PHOTOGRAPH = Path(__file__).with_name("fig.webp")
+PHOTOGRAPH = Path(__file__).with_name("bridge.webp")
 SCALE = 4
-CROPS = ((512, 296), (300, 610))  # left and top of details worth a look, in pixels of the bundled photograph
+CROPS = ((876, 534), (1010, 716))  # left and top of details worth a look, in pixels of the bundled photograph
 CROP_WIDTH, CROP_HEIGHT, ZOOM = 176, 132, 3
 RUNS = 5
 
