@@ -121,11 +121,13 @@ def fold_patches(
 
 def _weights(index: int, count: int, grid: PatchGrid, window: str, like: Tensor) -> Tensor:
     weights = like.new_ones(grid.patch_size)
-    for i in range(grid.overlap):
-        later = {"average": 0.5, "linear": (i + 0.5) / grid.overlap, "sum": 1.0}[window]
-        earlier = later if window == "sum" else 1 - later
-        if index > 0:
-            weights[i] = later
-        if index < count - 1:
-            weights[grid.stride + i] = earlier
+    if window == "sum":
+        return weights
+    later = like.new_full((grid.overlap,), 0.5)
+    if window == "linear":
+        later = (torch.arange(grid.overlap, dtype=like.dtype, device=like.device) + 0.5) / grid.overlap
+    if index > 0:
+        weights[: grid.overlap] = later
+    if index < count - 1:
+        weights[grid.stride :] = 1 - later
     return weights

@@ -8,6 +8,7 @@
 #include "bicubic.h"
 #include "checks.h"
 #include "cpu/order.h"
+#include "cpu/rows.h"
 #include "cpu/simd.h"
 #include "stable.h"
 
@@ -76,19 +77,9 @@ inline void load_row(std::vector<A>& source, const View4<const In>& image, const
   const int64_t patch = grid.cols.patch;
   const int32_t x0 = grid.cols.origin(place.col);
   const int64_t inside = std::min<int64_t>(patch, grid.cols.size - x0);
-  const In* __restrict in = &image.at(place.image, 0, grid.rows.clamp(grid.rows.origin(place.row) + y), x0);
-  A* __restrict row = source.data() + reach * channels;
-  if (image.interleaved()) {
-    for (int64_t i = 0; i < inside * channels; ++i) {
-      row[i] = pixel_value(in[i]);
-    }
-  } else {
-    for (int64_t c = 0; c < channels; ++c) {
-      for (int64_t x = 0; x < inside; ++x) {
-        row[x * channels + c] = pixel_value(in[c * image.stride[1] + x * image.stride[3]]);
-      }
-    }
-  }
+  const In* in = &image.at(place.image, 0, grid.rows.clamp(grid.rows.origin(place.row) + y), x0);
+  A* row = source.data() + reach * channels;
+  interleaved_row(row, image, in, inside);
   for (int64_t i = inside * channels; i < (patch + reach) * channels; ++i) {
     row[i] = row[i - channels];
   }
@@ -113,7 +104,7 @@ inline void interpolate_x(std::vector<A>& planes, const std::vector<A>& source, 
   }
 }
 
-// Planes of phases into the ring row. S is the scale where it is worth a loop of its own and the phases lie side by side.
+// Planes of phases into the ring row. S is the scale, 2 or 4, where the phases lie side by side.
 template <int S, typename A>
 inline void arrange(A* __restrict ring_row, const A* __restrict planes, const Plan<A>& plan) {
   const int64_t row = static_cast<int64_t>(plan.grid.cols.patch) * plan.channels;
@@ -139,21 +130,25 @@ inline void arrange(A* __restrict ring_row, const A* __restrict planes, const Pl
 template <int S, typename Out, typename A>
 inline void interpolate_y_side_by_side(Out* __restrict out, const A* const* rows, const Plan<A>& plan) {
   const int64_t runs = static_cast<int64_t>(plan.grid.cols.patch) * plan.channels;
+  using P = Pack<A, S>;
   BicubicPhase<A> phases[S];
   std::copy_n(plan.phases.begin(), S, phases);
-  const A* __restrict r0 = rows[0];
-  const A* __restrict r1 = rows[1];
-  const A* __restrict r2 = rows[2];
-  const A* __restrict r3 = rows[3];
-  const A* __restrict r4 = rows[4];
   for (int64_t i = 0; i < runs; ++i) {
+    P taps[2 * reach + 1];
+    for (int k = 0; k < 2 * reach + 1; ++k) {
+      load<S, A>(taps[k], rows[k] + i * S);
+    }
     for (int q = 0; q < S; ++q) {
-      const bool before = 2 * q + 1 < S;
-      for (int p = 0; p < S; ++p) {
-        const int64_t at = i * S + p;
-        const A sum = phases[q].weight[0] * (before ? r0[at] : r1[at]) + phases[q].weight[1] * (before ? r1[at] : r2[at]) +
-                      phases[q].weight[2] * (before ? r2[at] : r3[at]) + phases[q].weight[3] * (before ? r3[at] : r4[at]);
-        out[(i * S + q) * S + p] = to_pixel<Out>(sum);
+      const P* tap = taps + (2 * q + 1 < S ? 0 : 1);
+      const A* weight = phases[q].weight;
+      const P sum = weight[0] * tap[0] + weight[1] * tap[1] + weight[2] * tap[2] + weight[3] * tap[3];
+      Out* to = out + (i * S + q) * S;
+      if constexpr (std::is_same_v<Out, A>) {
+        store<S>(to, sum);
+      } else {
+        for (int p = 0; p < S; ++p) {
+          to[p] = to_pixel<Out>(sum[p]);
+        }
       }
     }
   }
@@ -235,8 +230,6 @@ void choose_scale(const RowLoader<A>& load, const Plan<A>& plan, const int64_t* 
     switch (side_by_side ? plan.scale : 0) {
       case 2:
         return run<2, Out>(load, plan, order, patches);
-      case 3:
-        return run<3, Out>(load, plan, order, patches);
       case 4:
         return run<4, Out>(load, plan, order, patches);
     }

@@ -57,10 +57,26 @@ inline void add_row(uint16_t* __restrict sums, int16_t* __restrict pairs, const 
   }
 }
 
+// totals[col] += |L| of the patch's first and last pixel of a row, where reflection makes both neighbours the inner one.
+inline void add_borders(int64_t* __restrict totals, const int16_t* __restrict pairs, const int16_t* __restrict here,
+                        const PatchAxis& cols) {
+  const int32_t last = cols.patch - 1;
+  for (int32_t col = 0; col < cols.count; ++col) {
+    const int32_t x0 = cols.origin(col);
+    const int32_t west = pairs[x0 + 1];
+    const int32_t east = pairs[x0 + last - 1];
+    totals[col] += abs_laplacian(west, west, 0, 0, here[x0]) + abs_laplacian(east, east, 0, 0, here[x0 + last]);
+  }
+}
+
 // The scores of the patches of one grid row of one image.
 template <typename T>
 inline void score_row(const View4<const T>& image, const PatchGrid& grid, int64_t n, int32_t row, float* scores) {
   const int32_t patch = grid.rows.patch;
+  if (patch == 1) {  // reflected onto itself, a lone pixel has no edge
+    std::fill_n(scores, grid.cols.count, 0.0f);
+    return;
+  }
   const int32_t width = grid.cols.origin(grid.cols.count - 1) + patch;
   const int32_t y0 = grid.rows.origin(row);
   std::vector<int16_t> grey(static_cast<size_t>(patch) * width);
@@ -78,15 +94,7 @@ inline void score_row(const View4<const T>& image, const PatchGrid& grid, int64_
     for (int32_t y = start; y < std::min(patch, start + rows_per_sum); ++y) {
       const int16_t* here = line(y);
       add_row(sums.data(), pairs.data(), line(y - 1), here, line(y + 1), width);
-      for (int32_t col = 0; col < grid.cols.count; ++col) {
-        const int32_t x0 = grid.cols.origin(col);
-        for (int32_t side = 0; side < std::min(patch, 2); ++side) {
-          const int32_t x = side * (patch - 1);
-          const int32_t west = pairs[x0 + reflect_101(x - 1, patch)];
-          const int32_t east = pairs[x0 + reflect_101(x + 1, patch)];
-          totals[col] += abs_laplacian(west, east, 0, 0, here[x0 + x]);
-        }
-      }
+      add_borders(totals.data(), pairs.data(), here, grid.cols);
     }
     for (int32_t col = 0; col < grid.cols.count; ++col) {
       const uint16_t* inner = sums.data() + grid.cols.origin(col);

@@ -75,16 +75,27 @@ inline void blend_stretch(A* __restrict out, const In* __restrict in, int64_t pi
     if constexpr (S > 0) {
       if (phase == 1) {
         for (; i + S <= end; i += S) {
-          const In* __restrict from = in + (i / S) * pixel;
-          for (int p = 0; p < S; ++p) {
-            put(i + p, from[p]);
+          const In* from = in + (i / S) * pixel;
+          if constexpr (S == 3) {
+            for (int p = 0; p < S; ++p) {
+              put(i + p, from[p]);
+            }
+          } else {
+            Pack<A, S> value, weight, before;
+            load<S, A>(value, from);
+            load<S, A>(weight, weights + i);
+            value *= row_weight * weight;
+            if constexpr (add) {
+              load<S, A>(before, out + i);
+              value = before + value;
+            }
+            store<S>(out + i, value);
           }
         }
       } else if (pixel == 1) {
         for (; i + S <= end; i += S) {
-          const In* __restrict from = in + i / S;
           for (int p = 0; p < S; ++p) {
-            put(i + p, from[p * phase]);
+            put(i + p, in[i / S + p * phase]);
           }
         }
       }
@@ -98,12 +109,15 @@ inline void blend_stretch(A* __restrict out, const In* __restrict in, int64_t pi
 // Output rows [y_begin, y_end) of one image; channel c of row y begins at rows[c * channel_step + (y - y_begin) * width].
 template <int S, typename In, typename A>
 inline void fold_rows(const View4<const In>& patches, const Plan<A>& plan, int64_t image, int32_t y_begin, int32_t y_end,
-                      A* rows, int64_t channel_step) {
+                      std::vector<AxisBlend<A>>& blends, A* rows, int64_t channel_step) {
   const PatchGrid& grid = plan.grid;
   const int32_t scale = S > 0 ? S : plan.scale;
   const int32_t width = grid.cols.size;
-  const Cover bottom = grid.rows.cover(y_end - 1);
-  for (int32_t row = grid.rows.cover(y_begin).first; row < bottom.first + bottom.count; ++row) {
+  for (int32_t y = y_begin; y < y_end; ++y) {
+    blends[y - y_begin] = axis_blend<A>(grid.rows, y, plan.window);
+  }
+  const AxisBlend<A>& bottom = blends[y_end - 1 - y_begin];
+  for (int32_t row = blends[0].first; row < bottom.first + bottom.count; ++row) {
     for (int32_t col = 0; col < grid.cols.count; ++col) {
       const int64_t index = image * grid.num_patches() + static_cast<int64_t>(row) * grid.cols.count + col;
       const int64_t patch = plan.inverse.empty() ? index : plan.inverse[index];
@@ -112,7 +126,7 @@ inline void fold_rows(const View4<const In>& patches, const Plan<A>& plan, int64
       const int32_t shared = col > 0 ? std::min(grid.cols.overlap(), inside) : 0;
       const A* weights = plan.column_weights(col);
       for (int32_t y = y_begin; y < y_end; ++y) {
-        const AxisBlend<A> blend = axis_blend<A>(grid.rows, y, plan.window);
+        const AxisBlend<A>& blend = blends[y - y_begin];
         if (row < blend.first || row >= blend.first + blend.count) {
           continue;
         }
@@ -136,6 +150,13 @@ inline void fold_rows(const View4<const In>& patches, const Plan<A>& plan, int64
   }
 }
 
+template <typename Out, typename A>
+inline void finish_row(Out* __restrict out, const A* __restrict sums, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) {
+    out[i] = to_pixel<Out>(sums[i]);
+  }
+}
+
 // Sums to pixels of the result's dtype.
 template <typename A>
 using Finish = std::function<void(const A* sums, int64_t offset, int64_t count)>;
@@ -151,6 +172,7 @@ void fold(const Tensor& patches, const Plan<A>& plan, int64_t batch, A* images, 
   const int64_t bands = (height + band - 1) / band;
   torch::stable::parallel_for(0, batch * bands, 1, [&](int64_t begin, int64_t end) {
     const int64_t step = static_cast<int64_t>(band) * width;
+    std::vector<AxisBlend<A>> blends(band);
     std::vector<A> sums(images != nullptr ? 0 : plan.channels * step);
     for (int64_t k = begin; k < end; ++k) {
       const int64_t image = k / bands;
@@ -159,7 +181,7 @@ void fold(const Tensor& patches, const Plan<A>& plan, int64_t batch, A* images, 
       const int64_t first = image * plan.channels * plane + static_cast<int64_t>(y_begin) * width;
       A* rows = images != nullptr ? images + first : sums.data();
       const int64_t channel_step = images != nullptr ? plane : step;
-      vectorised([&] { fold_rows<S>(view, plan, image, y_begin, y_end, rows, channel_step); });
+      vectorised([&] { fold_rows<S>(view, plan, image, y_begin, y_end, blends, rows, channel_step); });
       for (int32_t c = 0; c < plan.channels && images == nullptr; ++c) {
         finish(sums.data() + c * step, first + c * plane, static_cast<int64_t>(y_end - y_begin) * width);
       }
@@ -177,13 +199,8 @@ void fold(const Tensor& patches, const Plan<A>& plan, const Tensor& images) {
     if constexpr (std::is_same_v<Out, A>) {
       in_place = out;
     } else {
-      finish = [out](const A* __restrict sums, int64_t offset, int64_t count) {
-        Out* __restrict to = out + offset;
-        vectorised([&] {
-          for (int64_t i = 0; i < count; ++i) {
-            to[i] = to_pixel<Out>(sums[i]);
-          }
-        });
+      finish = [out](const A* sums, int64_t offset, int64_t count) {
+        vectorised([&] { finish_row(out + offset, sums, count); });
       };
     }
   });

@@ -4,37 +4,13 @@
 
 #include "checks.h"
 #include "cpu/order.h"
+#include "cpu/rows.h"
 #include "cpu/simd.h"
 #include "stable.h"
 
 namespace {
 
 using namespace enaf;
-
-// A row of `count` elements, `in_stride` and `out_stride` apart.
-template <typename Out, typename In>
-inline void convert_row(Out* __restrict out, int64_t out_stride, const In* __restrict in, int64_t in_stride, int64_t count) {
-  if (in_stride == 1 && out_stride == 1) {
-    for (int64_t x = 0; x < count; ++x) {
-      out[x] = convert_pixel<Out>(in[x]);
-    }
-  } else {
-    for (int64_t x = 0; x < count; ++x) {
-      out[x * out_stride] = convert_pixel<Out>(in[x * in_stride]);
-    }
-  }
-}
-
-// Three planes to interleaved pixels: the case of a contiguous RGB image and a channels_last batch.
-template <typename Out, typename In>
-inline void interleave_row(Out* __restrict out, const In* __restrict r, const In* __restrict g, const In* __restrict b,
-                           int64_t count) {
-  for (int64_t x = 0; x < count; ++x) {
-    out[3 * x] = convert_pixel<Out>(r[x]);
-    out[3 * x + 1] = convert_pixel<Out>(g[x]);
-    out[3 * x + 2] = convert_pixel<Out>(b[x]);
-  }
-}
 
 template <typename Out, typename In>
 inline void gather_one(const View4<const In>& image, const PatchGrid& grid, int64_t index, Out* out, bool channels_last) {
@@ -49,14 +25,10 @@ inline void gather_one(const View4<const In>& image, const PatchGrid& grid, int6
   for (int64_t y = 0; y < patch; ++y) {
     const In* in = &image.at(place.image, 0, grid.rows.clamp(y0 + y), x0);
     Out* row = out + y * patch * step;
-    if (channels_last && image.interleaved()) {
-      convert_row(row, 1, in, 1, inside * channels);
-    } else if (channels_last && channels == 3 && image.stride[3] == 1) {
-      interleave_row(row, in, in + image.stride[1], in + 2 * image.stride[1], inside);
+    if (channels_last) {
+      interleaved_row(row, image, in, inside);
     } else {
-      for (int64_t c = 0; c < channels; ++c) {
-        convert_row(row + c * plane, step, in + c * image.stride[1], image.stride[3], inside);
-      }
+      planar_row(row, plane, image, in, inside);
     }
     for (int64_t c = 0; c < channels; ++c) {
       for (int64_t x = inside; x < patch; ++x) {

@@ -2,16 +2,24 @@
 // Function multiversioning: a wheel is built for the oldest CPU of its platform and takes wider vectors where there are any.
 #pragma once
 
+#include <cstdlib>
+#include <type_traits>
+
 #if defined(__x86_64__) && defined(__GNUC__)
 #define ENAF_HAS_AVX2_VERSION 1
 #endif
 
 namespace enaf {
 
-inline bool has_avx2() {
+// ENAF_CPU=baseline in the environment leaves AVX2 alone: both versions give the same bits, and a test says so.
+inline bool use_avx2() {
 #if defined(ENAF_HAS_AVX2_VERSION)
-  static const bool found = __builtin_cpu_supports("avx2");
-  return found;
+  static const bool use = [] {
+    const char* wish = std::getenv("ENAF_CPU");
+    // The first Zen splits 256-bit instructions, and pays eight micro-operations where one crosses the halves.
+    return __builtin_cpu_supports("avx2") && !__builtin_cpu_is("znver1") && (wish == nullptr || wish[0] != 'b');
+  }();
+  return use;
 #else
   return false;
 #endif
@@ -25,15 +33,40 @@ template <typename Body>
 }
 #endif
 
-// Runs body(), compiled for the widest vectors of this CPU. What body calls must be visible and small enough to inline.
+// Runs body(), compiled for the widest vectors of this CPU. Its loops belong in functions that body calls with their pointers
+// as restrict parameters: a loop that stores through a captured pointer must reload it every time.
 template <typename Body>
-void vectorised(const Body& body) {
+inline void vectorised(const Body& body) {
 #if defined(ENAF_HAS_AVX2_VERSION)
-  if (has_avx2()) {
+  if (use_avx2()) {
     return run_avx2(body);
   }
 #endif
   body();
+}
+
+// N values side by side, for the few loops whose inner length is a known 2 or 4: compilers leave those half scalar.
+template <typename A, int N>
+struct PackOf {
+  typedef A type __attribute__((vector_size(N * sizeof(A))));
+};
+template <typename A, int N>
+using Pack = typename PackOf<A, N>::type;
+
+template <int N, typename A, typename T>
+inline void load(Pack<A, N>& pack, const T* from) {
+  if constexpr (std::is_same_v<A, T>) {
+    __builtin_memcpy(&pack, from, sizeof(pack));
+  } else {
+    for (int i = 0; i < N; ++i) {
+      pack[i] = static_cast<A>(from[i]);
+    }
+  }
+}
+
+template <int N, typename A>
+inline void store(A* to, const Pack<A, N>& pack) {
+  __builtin_memcpy(to, &pack, sizeof(pack));
 }
 
 }  // namespace enaf

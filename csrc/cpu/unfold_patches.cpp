@@ -4,52 +4,70 @@
 #include <cstring>
 
 #include "checks.h"
+#include "cpu/simd.h"
 #include "stable.h"
 
 namespace {
 
 using namespace enaf;
 
-// Rows of patches are short: a call of memcpy costs as much as the copy.
-inline void copy_bytes(char* out, const char* in, int64_t bytes) {
-  int64_t i = 0;
-  for (; i + 32 <= bytes; i += 32) {
-    __builtin_memcpy(out + i, in + i, 32);
-  }
-  if (i < bytes) {
-    std::memcpy(out + i, in + i, bytes - i);
-  }
-}
-
-// One row of a patch, of which the first `inside` pixels lie in the image.
-template <typename T>
-void copy_row(T* out, const T* in, int64_t in_stride, int64_t inside, int64_t patch) {
-  if (in_stride == 1) {
-    copy_bytes(reinterpret_cast<char*>(out), reinterpret_cast<const char*>(in), inside * sizeof(T));
-  } else {
-    for (int64_t x = 0; x < inside; ++x) {
-      out[x] = in[x * in_stride];
+// Rows of patches are short: a call of memcpy costs as much as the copy. B bytes, a power of two, or any if 0.
+template <int B>
+inline void copy_rows(char* __restrict out, const char* __restrict in, int64_t in_step, int64_t rows, int64_t bytes) {
+  for (int64_t y = 0; y < rows; ++y, in += in_step) {
+    if constexpr (B > 0) {
+      __builtin_memcpy(out, in, B);
+      out += B;
+    } else {
+      std::memcpy(out, in, bytes);
+      out += bytes;
     }
   }
-  for (int64_t x = inside; x < patch; ++x) {
-    out[x] = out[inside - 1];
+}
+
+inline void copy_rows(char* out, const char* in, int64_t in_step, int64_t rows, int64_t bytes) {
+  switch (bytes) {
+    case 32:
+      return copy_rows<32>(out, in, in_step, rows, bytes);
+    case 64:
+      return copy_rows<64>(out, in, in_step, rows, bytes);
+    case 128:
+      return copy_rows<128>(out, in, in_step, rows, bytes);
+    default:
+      return copy_rows<0>(out, in, in_step, rows, bytes);
+  }
+}
+
+// A channel of a patch, of which `rows` x `cols` pixels lie in the image.
+template <typename T>
+inline void unfold_plane(T* out, const T* in, int64_t row_stride, int64_t col_stride, int64_t rows, int64_t cols,
+                         int64_t patch) {
+  if (col_stride == 1 && cols == patch) {
+    copy_rows(reinterpret_cast<char*>(out), reinterpret_cast<const char*>(in), row_stride * sizeof(T), rows,
+              patch * sizeof(T));
+  } else {
+    for (int64_t y = 0; y < rows; ++y) {
+      for (int64_t x = 0; x < patch; ++x) {
+        out[y * patch + x] = in[y * row_stride + std::min(x, cols - 1) * col_stride];
+      }
+    }
+  }
+  for (int64_t y = rows; y < patch; ++y) {
+    std::copy_n(out + (rows - 1) * patch, patch, out + y * patch);
   }
 }
 
 template <typename T>
-void unfold_rows(const View4<const T>& image, const PatchGrid& grid, T* patches, int64_t begin, int64_t end) {
-  const int64_t channels = image.size[1];
-  const int32_t patch = grid.rows.patch;
-  T* out = patches + begin * channels * patch * patch;
+inline void unfold_range(const View4<const T>& image, const PatchGrid& grid, T* out, int64_t begin, int64_t end) {
+  const int64_t patch = grid.rows.patch;
   for (int64_t index = begin; index < end; ++index) {
     const PatchPlace place = grid.place(index);
     const int32_t y0 = grid.rows.origin(place.row);
     const int32_t x0 = grid.cols.origin(place.col);
-    const int64_t inside = std::min<int64_t>(patch, grid.cols.size - x0);
-    for (int64_t c = 0; c < channels; ++c) {
-      for (int32_t y = 0; y < patch; ++y, out += patch) {
-        copy_row(out, &image.at(place.image, c, grid.rows.clamp(y0 + y), x0), image.stride[3], inside, patch);
-      }
+    const int64_t rows = std::min<int64_t>(patch, grid.rows.size - y0);
+    const int64_t cols = std::min<int64_t>(patch, grid.cols.size - x0);
+    for (int64_t c = 0; c < image.size[1]; ++c, out += patch * patch) {
+      unfold_plane(out, &image.at(place.image, c, y0, x0), image.stride[2], image.stride[3], rows, cols, patch);
     }
   }
 }
@@ -65,7 +83,8 @@ Tensor unfold_patches_cpu(const Tensor& image, int64_t patch_size, int64_t overl
     T* out = static_cast<T*>(patches.mutable_data_ptr());
     const int64_t grain = std::max<int64_t>(1, 32768 / std::max<int64_t>(1, channels * patch_size * patch_size));
     torch::stable::parallel_for(0, count, grain, [&](int64_t begin, int64_t end) {
-      unfold_rows(view, grid, out, begin, end);
+      T* first = out + begin * channels * patch_size * patch_size;
+      vectorised([&] { unfold_range(view, grid, first, begin, end); });
     });
   });
   return patches;
