@@ -73,14 +73,10 @@ $(STAMPS)/runtime: constraints.txt pyproject.toml
 	@$(REQUIREMENTS) build runtime | $(PIP) install --quiet --constraint constraints.txt --requirement /dev/stdin
 	@touch $@
 
-# Where only csrc/ changed, the build tree of the last time saves most of the work.
+# The build tree stays in build/, so that only what changed is compiled again.
 $(STAMPS)/built: $(STAMPS)/runtime $(NATIVE)
 	@echo "Building the operators (a minute or two where CUDA is compiled too)"
-	@if [ -e $@ ] && [ -z "$(filter-out csrc/%,$?)" ]; then \
-	  $(BIN)/python setup.py --quiet build_ext --inplace; \
-	else \
-	  $(PIP) install --quiet --no-build-isolation --no-deps --editable .; \
-	fi
+	@$(PIP) install --quiet --no-build-isolation --no-deps --editable .
 	@touch $@
 
 $(STAMPS)/test: $(STAMPS)/runtime

@@ -68,7 +68,9 @@ class CMakeBuild(build_ext):
         pybind11 = importlib.util.find_spec("pybind11")
         if pybind11 is None or not pybind11.submodule_search_locations:
             raise SystemExit("enaf_ext: pybind11 was not found: pip install pybind11")
-        cmake, build = find_tool("cmake"), ROOT / self.build_temp
+        # In place, the build tree stays for the next time, and its compiler logs for the tests.
+        build = ROOT / ("build/inplace" if self.inplace else self.build_temp)
+        cmake = find_tool("cmake")
         run(
             [
                 *(cmake, "-S", str(ROOT), "-B", str(build), "-G", "Ninja"),
