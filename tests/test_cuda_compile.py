@@ -15,7 +15,8 @@ ROOT = Path(__file__).resolve().parent.parent
 SOURCES = sorted((ROOT / "csrc" / "cuda").glob("*.cu"))
 ARCHITECTURES = ("75", "80", "86", "89", "90")  # the default of CMakeLists.txt
 REPORT = re.compile(
-    r"Compiling entry function '(\w+)' for '(\w+)'.*?(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads",
+    r"Compiling entry function '(\w+)' for '(\w+)'.*?"
+    r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads",
     re.DOTALL,
 )
 
@@ -36,7 +37,15 @@ def compile_log(source: Path, architectures: tuple[str, ...], folder: Path) -> s
     assert torch is not None
     assert torch.submodule_search_locations is not None
     command = [
-        *(nvcc, "-std=c++17", "-O3", "-DNDEBUG", "-DUSE_CUDA", "-DTORCH_TARGET_VERSION=0x020a000000000000", "--fmad=false"),
+        *(
+            nvcc,
+            "-std=c++17",
+            "-O3",
+            "-DNDEBUG",
+            "-DUSE_CUDA",
+            "-DTORCH_TARGET_VERSION=0x020a000000000000",
+            "--fmad=false",
+        ),
         *(f"-gencode=arch=compute_{name},code=sm_{name}" for name in architectures),
         *("-isystem", f"{torch.submodule_search_locations[0]}/include", f"-I{ROOT / 'csrc'}"),
         *("-Xcompiler=-fPIC", "-Xptxas=-v", "-c", str(source), "-o", str(folder / "object.o")),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs the source of every CUDA kernel on the CPU, under sanitizers: tests/native emulates blocks, threads and barriers."""
+"""The source of every CUDA kernel, run on the CPU under sanitizers: tests/native emulates threads and barriers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,17 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 NATIVE = ROOT / "tests" / "native"
-FLAGS = ("-std=c++20", "-Og", "-g1", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-pthread")
+FLAGS = (
+    "-std=c++20",
+    "-Og",
+    "-g1",
+    "-ffp-contract=off",
+    "-Wall",
+    "-Wextra",
+    "-Werror",
+    "-Wno-unknown-pragmas",
+    "-pthread",
+)
 KERNEL = re.compile(r"__global__ void\s+(?:__launch_bounds__\([^)]*\)\s+)?(\w+)\(")
 SANITIZERS = {
     "address": ("-fsanitize=address,undefined", "-fno-sanitize-recover=all"),
@@ -36,7 +46,15 @@ def build(program: str, sanitizer: str) -> Path:
     assert torch is not None
     assert torch.submodule_search_locations is not None
     headers = f"{torch.submodule_search_locations[0]}/include"
-    command = [compiler(), *FLAGS, *SANITIZERS[sanitizer], "-isystem", headers, f"-I{ROOT / 'csrc'}", str(NATIVE / program)]
+    command = [
+        compiler(),
+        *FLAGS,
+        *SANITIZERS[sanitizer],
+        "-isystem",
+        headers,
+        f"-I{ROOT / 'csrc'}",
+        str(NATIVE / program),
+    ]
     sources = sorted([*(ROOT / "csrc").glob("*.h"), *(ROOT / "csrc" / "cuda").glob("*.cuh"), *NATIVE.iterdir()])
     state = hashlib.sha256(" ".join(command).encode())
     for source in sources:
@@ -63,7 +81,9 @@ def test_kernels_on_the_cpu(program: str, sanitizer: str) -> None:
     # Some systems scatter addresses too widely for ThreadSanitizer.
     fixed_addresses = ["setarch", "-R"] if sanitizer == "thread" and shutil.which("setarch") else []
     executable = build(program, sanitizer)
-    result = subprocess.run([*fixed_addresses, str(executable)], capture_output=True, text=True, timeout=600, check=False)
+    result = subprocess.run(
+        [*fixed_addresses, str(executable)], capture_output=True, text=True, timeout=600, check=False
+    )
     assert result.returncode == 0, result.stdout + result.stderr
     assert result.stdout.strip() == "0 failures"
 

@@ -9,8 +9,8 @@ namespace {
 using namespace enaf;
 
 template <int fixed_scale, typename Out, typename In>
-void launch_bicubic(const Tensor& image, const int64_t* order, const PatchGrid& grid, int64_t scale, const Tensor& result,
-                    bool shuffled) {
+void launch_bicubic(const Tensor& image, const int64_t* order, const PatchGrid& grid, int64_t scale,
+                    const Tensor& result, bool shuffled) {
   dim3 blocks, threads;
   bicubic_shape(result.size(0), image.size(1), grid.rows.patch, blocks, threads);
   bicubic_kernel<fixed_scale><<<blocks, threads, 0, current_stream(image)>>>(
@@ -21,8 +21,7 @@ void launch_bicubic(const Tensor& image, const int64_t* order, const PatchGrid& 
 
 // Compiled with the scale as a constant: what the runtime uses. The rest takes the general kernel.
 template <typename Out, typename In>
-constexpr bool has_fixed_scale =
-    !std::is_same_v<Out, double> && (is_integral_pixel<In> || std::is_same_v<Out, In>);
+constexpr bool has_fixed_scale = !std::is_same_v<Out, double> && (is_integral_pixel<In> || std::is_same_v<Out, In>);
 
 template <typename Out, typename In>
 void launch_bicubic_of_scale(const Tensor& image, const int64_t* order, const PatchGrid& grid, int64_t scale,
@@ -42,8 +41,8 @@ void launch_bicubic_of_scale(const Tensor& image, const int64_t* order, const Pa
   launch_bicubic<0, Out, In>(image, order, grid, scale, result, shuffled);
 }
 
-Tensor bicubic_patches_cuda(const Tensor& image, const Tensor& order, int64_t patch_size, int64_t overlap, int64_t scale,
-                            ScalarType dtype, bool channels_last, bool shuffled) {
+Tensor bicubic_patches_cuda(const Tensor& image, const Tensor& order, int64_t patch_size, int64_t overlap,
+                            int64_t scale, ScalarType dtype, bool channels_last, bool shuffled) {
   const PatchGrid grid = checked_image_grid("bicubic_patches", image, patch_size, overlap);
   check_index("bicubic_patches", "order", order, image);
   ENAF_CHECK(scale >= 1 && scale <= max_scale, "bicubic_patches: scale: expected 1 <= scale <= ", max_scale, ", got ",
@@ -68,4 +67,6 @@ Tensor bicubic_patches_cuda(const Tensor& image, const Tensor& order, int64_t pa
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(enaf_ext, CUDA, m) { ENAF_IMPL(m, "bicubic_patches", bicubic_patches_cuda); }
+STABLE_TORCH_LIBRARY_IMPL(enaf_ext, CUDA, m) {
+  ENAF_IMPL(m, "bicubic_patches", bicubic_patches_cuda);
+}

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// bicubic_patches: torch's bicubic of the named patches. A thread takes a column of a channel and walks down a strip of rows:
-// it keeps the five rows that matter, interpolated along x, in registers, so that a pixel is read about once by it and four
-// times by its neighbours (from the cache). Bytes it must move: the image once, the output once.
+// bicubic_patches: torch's bicubic of the named patches. A thread takes a column of a channel and walks down a strip of
+// rows: it keeps the five rows that matter, interpolated along x, in registers, so that a pixel is read about once by
+// it and four times by its neighbours (from the cache). Bytes it must move: the image once, the output once.
 #pragma once
 
 #include "../bicubic.h"
@@ -11,8 +11,8 @@
 
 namespace enaf {
 
-// Where output row `dy`, column `dx` of an input pixel's scale x scale block goes, in elements: for a shuffled output these
-// are the strides of y and x, for an unshuffled one those of its channels.
+// Where output row `dy`, column `dx` of an input pixel's scale x scale block goes, in elements: for a shuffled output
+// these are the strides of y and x, for an unshuffled one those of its channels.
 struct BlockSteps {
   int64_t channel;
   int64_t y;

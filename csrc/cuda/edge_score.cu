@@ -22,7 +22,7 @@ void launch_edge_score(const Tensor& image, const PatchGrid& grid, const Tensor&
   edge_score_shape(score.numel(), grid.rows.patch, blocks, threads);
   const auto view = const_view<T>(image);
   edge_score_kernel<T, C><<<blocks, threads, 0, current_stream(image)>>>(view, grid, pixel_order(view),
-                                                                          static_cast<float*>(score.mutable_data_ptr()));
+                                                                         static_cast<float*>(score.mutable_data_ptr()));
   ENAF_CHECK_LAUNCH();
 }
 
@@ -48,4 +48,6 @@ Tensor edge_score_cuda(const Tensor& image, int64_t patch_size, int64_t overlap)
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(enaf_ext, CUDA, m) { ENAF_IMPL(m, "edge_score", edge_score_cuda); }
+STABLE_TORCH_LIBRARY_IMPL(enaf_ext, CUDA, m) {
+  ENAF_IMPL(m, "edge_score", edge_score_cuda);
+}

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// edge_score: the mean |Laplacian| of every patch. A block takes a patch, brings it tile by tile to grey levels in shared
-// memory, and a thread sums the Laplacian of four adjacent pixels a step. Sums are integers, so the result does not depend on
-// their order. Bytes it must move: the image once (overlaps come from the cache).
+// edge_score: the mean |Laplacian| of every patch. A block takes a patch, brings it tile by tile to grey levels in
+// shared memory, and a thread sums the Laplacian of four adjacent pixels a step. Sums are integers, so the result does
+// not depend on their order. Bytes it must move: the image once (overlaps come from the cache).
 #pragma once
 
 #include "../laplacian.h"
@@ -24,7 +24,8 @@ inline void edge_score_shape(int64_t num_patches, int32_t patch_size, dim3& grid
 
 enum class PixelOrder { planar, interleaved, strided };
 
-// Grey levels of pixels x..x+3 of a row (channel 0 of pixel 0 at `row`), one a byte. Pixels past the edge are the edge pixel.
+// Grey levels of pixels x..x+3 of a row (channel 0 of pixel 0 at `row`), one a byte. Pixels past the edge are the edge
+// pixel.
 template <typename T, int C>
 __device__ uint32_t grey_quad(const T* row, const View4<const T>& image, const PatchAxis& cols, int32_t x,
                               PixelOrder pixel_order) {

@@ -68,8 +68,8 @@ Tensor fold_patches_cuda(const Tensor& patches, const std::optional<Tensor>& ord
     using In = typename decltype(in)::type;
     dispatch(PixelTypes{}, dtype, "fold_patches: dtype", [&](auto out) {
       if (image.numel() > 0) {
-        launch_fold_of_run<typename decltype(out)::type>(const_view<In>(patches), places, grid,
-                                                         static_cast<Window>(window), static_cast<int32_t>(scale), image);
+        launch_fold_of_run<typename decltype(out)::type>(
+            const_view<In>(patches), places, grid, static_cast<Window>(window), static_cast<int32_t>(scale), image);
       }
     });
   });
@@ -78,4 +78,6 @@ Tensor fold_patches_cuda(const Tensor& patches, const std::optional<Tensor>& ord
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(enaf_ext, CUDA, m) { ENAF_IMPL(m, "fold_patches", fold_patches_cuda); }
+STABLE_TORCH_LIBRARY_IMPL(enaf_ext, CUDA, m) {
+  ENAF_IMPL(m, "fold_patches", fold_patches_cuda);
+}

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// fold_patches: every output pixel sums the patches that cover it, in grid order. A thread makes V adjacent pixels of a row in
-// all channels, a warp 8 such runs in 4 rows: of patches before their pixel shuffle it uses every byte of the lines it reads.
-// Bytes it must move: the patches once, the output once.
+// fold_patches: every output pixel sums the patches that cover it, in grid order. A thread makes V adjacent pixels of a
+// row in all channels, a warp 8 such runs in 4 rows: of patches before their pixel shuffle it uses every byte of the
+// lines it reads. Bytes it must move: the patches once, the output once.
 #pragma once
 
 #include "../blend.h"
@@ -21,7 +21,8 @@ inline void fold_shape(int64_t batch, int64_t height, int64_t width, int V, dim3
               static_cast<unsigned>(at_most(batch, max_grid_yz)));
 }
 
-// The widest run that one access can read: side by side in every patch, and covered by the same patches from end to end.
+// The widest run that one access can read: side by side in every patch, and covered by the same patches from end to
+// end.
 template <typename In>
 int fold_run(const View4<const In>& patches, const PatchGrid& grid, int32_t scale) {
   for (const int V : {4, 2}) {
@@ -53,8 +54,8 @@ __global__ void __launch_bounds__(fold_threads)
   }
 }
 
-// patches: (B*N, C*scale*scale, patch/scale, patch/scale) of any strides; place_of: (B*N,) or null for the grid's own order;
-// out: (B, C, H, W) contiguous.
+// patches: (B*N, C*scale*scale, patch/scale, patch/scale) of any strides; place_of: (B*N,) or null for the grid's own
+// order; out: (B, C, H, W) contiguous.
 template <int V, typename Out, typename In>
 __global__ void __launch_bounds__(fold_threads)
     fold_kernel(View4<const In> patches, const int64_t* __restrict__ place_of, PatchGrid grid, Window window,
@@ -80,7 +81,8 @@ __global__ void __launch_bounds__(fold_threads)
           along[k] = axis_blend<A>(grid.cols, x + k, window);
         }
 
-        // The up to four covering patches: (first row, first column), (first, second), (second, first), (second, second).
+        // The up to four covering patches: (first row, first column), (first, second), (second, first), (second,
+        // second).
         const In* source[4];
         bool covers[4];
 #pragma unroll

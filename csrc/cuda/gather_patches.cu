@@ -37,4 +37,6 @@ Tensor gather_patches_cuda(const Tensor& image, const Tensor& order, int64_t pat
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(enaf_ext, CUDA, m) { ENAF_IMPL(m, "gather_patches", gather_patches_cuda); }
+STABLE_TORCH_LIBRARY_IMPL(enaf_ext, CUDA, m) {
+  ENAF_IMPL(m, "gather_patches", gather_patches_cuda);
+}

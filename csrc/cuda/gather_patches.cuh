@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // gather_patches and unfold_patches: copies the named patches out of the image, converting dtype and layout on the way.
-// A thread writes V adjacent values of a patch's row (16 bytes where rows allow it), its block a band of rows of a patch or,
-// for small patches, several patches. Bytes it must move: the image once, the patches once.
+// A thread writes V adjacent values of a patch's row (16 bytes where rows allow it), its block a band of rows of a
+// patch or, for small patches, several patches. Bytes it must move: the image once, the patches once.
 #pragma once
 
 #include "../patch_grid.h"
@@ -10,8 +10,8 @@
 
 namespace enaf {
 
-// The output in memory: M patches of `planes` x patch_size rows of patch_size x `inner` values. Planar: planes = C, inner = 1;
-// interleaved (channels_last): planes = 1, inner = C.
+// The output in memory: M patches of `planes` x patch_size rows of patch_size x `inner` values. Planar: planes = C,
+// inner = 1; interleaved (channels_last): planes = 1, inner = C.
 template <typename Out>
 struct PatchRows {
   Out* data;
@@ -34,8 +34,8 @@ void gather_shape(int64_t num_selected, int64_t rows, int64_t run, dim3& grid, d
               static_cast<unsigned>(at_most(divide_up(rows, y * passes), max_grid_yz)), 1);
 }
 
-// order (M,) names patches; null stands for 0, 1, 2... A value out of range is clamped: nothing waits for the device to complain.
-// as_stored: the image's values lie side by side in the output's own order, so that a run can be copied.
+// order (M,) names patches; null stands for 0, 1, 2... A value out of range is clamped: nothing waits for the device to
+// complain. as_stored: the image's values lie side by side in the output's own order, so that a run can be copied.
 template <typename Out, typename In, int V>
 __global__ void __launch_bounds__(gather_threads)
     gather_kernel(View4<const In> image, const int64_t* __restrict__ order, PatchGrid grid, bool as_stored,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Wide memory accesses, and the small arithmetic that every kernel shares. No torch here: host tests run these headers too.
+// Wide memory accesses, and the small arithmetic that kernels share. No torch here: host tests run these headers too.
 #pragma once
 
 #include <cmath>
@@ -42,7 +42,7 @@ ENAF_HOST_DEVICE bool load_in(const T* source, T* values) {
   }
 }
 
-// n values that lie side by side, in the widest accesses that their address allows: patch origins are rarely multiples of 16.
+// n values side by side, in the widest accesses that their address allows: patch origins are rarely multiples of 16.
 template <int n, typename T>
 ENAF_HOST_DEVICE void load_run(const T* source, T* values) {
   if (load_in<16, n>(source, values) || load_in<8, n>(source, values) || load_in<4, n>(source, values)) {
@@ -94,8 +94,12 @@ ENAF_HOST_DEVICE Out fast_convert_pixel(In x) {
   }
 }
 
-ENAF_HOST_DEVICE int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
-ENAF_HOST_DEVICE int64_t at_most(int64_t a, int64_t b) { return a < b ? a : b; }
+ENAF_HOST_DEVICE int64_t divide_up(int64_t a, int64_t b) {
+  return (a + b - 1) / b;
+}
+ENAF_HOST_DEVICE int64_t at_most(int64_t a, int64_t b) {
+  return a < b ? a : b;
+}
 
 constexpr int64_t max_grid_x = 0x7fffffff;
 constexpr int64_t max_grid_yz = 65535;

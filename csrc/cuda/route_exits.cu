@@ -25,8 +25,8 @@ void launch_route_exits(const Tensor& exit_index, int64_t num_exits, const Tenso
 
 std::tuple<Tensor, Tensor> route_exits_cuda(const Tensor& exit_index, int64_t num_exits) {
   check_index("route_exits", "exit_index", exit_index, exit_index);
-  ENAF_CHECK(num_exits >= 1 && num_exits <= max_routed_exits, "route_exits: num_exits: expected 1 <= num_exits <= ",
-             max_routed_exits, " on CUDA, got ", num_exits);
+  ENAF_CHECK(num_exits >= 1 && num_exits <= max_routed_exits,
+             "route_exits: num_exits: expected 1 <= num_exits <= ", max_routed_exits, " on CUDA, got ", num_exits);
   ENAF_CHECK(exit_index.numel() <= max_axis, "route_exits: exit_index: expected at most ", max_axis, " patches, got ",
              exit_index.numel());
   const DeviceGuard guard(exit_index.get_device_index());
@@ -42,4 +42,6 @@ std::tuple<Tensor, Tensor> route_exits_cuda(const Tensor& exit_index, int64_t nu
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(enaf_ext, CUDA, m) { ENAF_IMPL(m, "route_exits", route_exits_cuda); }
+STABLE_TORCH_LIBRARY_IMPL(enaf_ext, CUDA, m) {
+  ENAF_IMPL(m, "route_exits", route_exits_cuda);
+}

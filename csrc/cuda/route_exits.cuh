@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// route_exits: a stable counting sort by descending exit in two launches. A warp takes adjacent patches, 32 a step; a block
-// first leaves its counts, then adds up those of the blocks before it and places its patches.
-// Bytes it must move: exit_index twice (the second time from the cache), order once.
+// route_exits: a stable counting sort by descending exit in two launches. A warp takes adjacent patches, 32 a step; a
+// block first leaves its counts, then adds up those of the blocks before it and places its patches. Bytes it must move:
+// exit_index twice (the second time from the cache), order once.
 #pragma once
 
 #include "pack.cuh"
@@ -13,7 +13,7 @@ constexpr int route_warps = 8;
 constexpr int route_steps = 8;
 constexpr int route_chunk = route_warps * route_steps * 32;  // patches a block takes
 
-// An exit out of range is clamped: `order` is a permutation whatever comes in, and nothing waits for the device to complain.
+// An exit out of range is clamped: `order` is a permutation whatever comes in, without waiting for the device.
 __device__ inline int32_t clamped_exit(int64_t exit, int32_t num_exits) {
   return exit < 0 ? 0 : static_cast<int32_t>(at_most(exit, num_exits - 1));
 }

@@ -23,4 +23,6 @@ Tensor unfold_patches_cuda(const Tensor& image, int64_t patch_size, int64_t over
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(enaf_ext, CUDA, m) { ENAF_IMPL(m, "unfold_patches", unfold_patches_cuda); }
+STABLE_TORCH_LIBRARY_IMPL(enaf_ext, CUDA, m) {
+  ENAF_IMPL(m, "unfold_patches", unfold_patches_cuda);
+}

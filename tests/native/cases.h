@@ -28,10 +28,10 @@ struct Shape {
   int64_t batch, channels, height, width, patch, overlap;
 };
 
-// The smallest image, images smaller than a patch, sizes that strides do not divide, overlap none and maximal, odd patches.
+// The smallest image, images smaller than a patch, non-dividing sizes, overlap none and maximal, odd patches.
 inline const std::vector<Shape> shapes = {
-    {1, 1, 1, 1, 1, 0},   {1, 3, 1, 1, 8, 2},    {2, 3, 5, 3, 8, 4},   {1, 3, 37, 53, 16, 2}, {2, 1, 30, 41, 16, 8},
-    {1, 3, 32, 48, 16, 0}, {1, 3, 19, 23, 7, 3},  {1, 4, 9, 26, 5, 0},  {1, 3, 40, 72, 32, 4}, {3, 2, 12, 12, 4, 1},
+    {1, 1, 1, 1, 1, 0},    {1, 3, 1, 1, 8, 2},    {2, 3, 5, 3, 8, 4},  {1, 3, 37, 53, 16, 2}, {2, 1, 30, 41, 16, 8},
+    {1, 3, 32, 48, 16, 0}, {1, 3, 19, 23, 7, 3},  {1, 4, 9, 26, 5, 0}, {1, 3, 40, 72, 32, 4}, {3, 2, 12, 12, 4, 1},
     {1, 1, 6, 9, 3, 1},    {1, 3, 12, 20, 12, 6}, {1, 1, 7, 5, 2, 1},
 };
 
@@ -54,7 +54,9 @@ inline std::mt19937& generator() {
   return engine;
 }
 
-inline int64_t random_below(int64_t n) { return std::uniform_int_distribution<int64_t>(0, n - 1)(generator()); }
+inline int64_t random_below(int64_t n) {
+  return std::uniform_int_distribution<int64_t>(0, n - 1)(generator());
+}
 
 template <typename T>
 T random_pixel() {
@@ -65,7 +67,7 @@ T random_pixel() {
   }
 }
 
-// A buffer of exactly its size on the heap, so that AddressSanitizer sees every access past it; it starts out as a sentinel.
+// A buffer of exactly its size on the heap: AddressSanitizer sees every access past it. It starts out as a sentinel.
 template <typename T>
 struct Buffer {
   explicit Buffer(int64_t size) : count(size), data(static_cast<T*>(std::malloc(size * sizeof(T))), std::free) {

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// Runs the source of a kernel on the CPU. Blocks run one after another; the threads of a block are threads, which meet at
-// barriers, or for kernels without barriers one thread in turn. What CUDA leaves undefined ends the program with a message:
-// threads of a block (warp) that wait at different barriers, or a barrier that some never reach. The sanitizers see the rest:
-// accesses out of bounds or misaligned (AddressSanitizer, UBSan), races between the threads of a block (ThreadSanitizer).
+// Runs the source of a kernel on the CPU. Blocks run one after another; the threads of a block are threads, which meet
+// at barriers, or for kernels without barriers one thread in turn. What CUDA leaves undefined ends the program with a
+// message: threads of a block (warp) that wait at different barriers, or a barrier that some never reach. The
+// sanitizers see the rest: accesses out of bounds or misaligned (AddressSanitizer, UBSan), races between the threads of
+// a block (ThreadSanitizer).
 #pragma once
 
 #include <algorithm>
@@ -37,8 +38,12 @@ inline thread_local dim3 blockIdx, threadIdx;
 using std::max;
 using std::min;
 
-inline int __popc(unsigned x) { return std::popcount(x); }
-inline int __ffs(int x) { return x == 0 ? 0 : std::countr_zero(static_cast<unsigned>(x)) + 1; }
+inline int __popc(unsigned x) {
+  return std::popcount(x);
+}
+inline int __ffs(int x) {
+  return x == 0 ? 0 : std::countr_zero(static_cast<unsigned>(x)) + 1;
+}
 
 namespace emulation {
 
@@ -107,10 +112,16 @@ inline Block& this_block(int line) {
   return *block;
 }
 
-inline Warp& this_warp(int line) { return *this_block(line).warps[linear_thread() / 32]; }
+inline Warp& this_warp(int line) {
+  return *this_block(line).warps[linear_thread() / 32];
+}
 
-inline void sync_threads(int line) { this_block(line).barrier.wait(line); }
-inline void sync_warp(int line) { this_warp(line).barrier.wait(line); }
+inline void sync_threads(int line) {
+  this_block(line).barrier.wait(line);
+}
+inline void sync_warp(int line) {
+  this_warp(line).barrier.wait(line);
+}
 
 // Every lane's value, as all lanes gave it.
 template <typename T>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// gather_patches, bicubic_patches and fold_patches: their kernels' source, run by the emulation, against plain loops in double.
+// gather_patches, bicubic_patches, fold_patches: their kernels' source, run by the emulation, against loops in double.
 #include "cuda_emulation.h"
 
 #include "cases.h"
@@ -38,10 +38,9 @@ double unit(T x) {
 }
 
 struct Geometry {
-  explicit Geometry(const Shape& s) : shape(s), stride(s.patch - s.overlap), rows(count(s.height)), cols(count(s.width)) {}
-  int64_t count(int64_t size) const {
-    return size <= shape.patch ? 1 : 1 + (size - shape.patch + stride - 1) / stride;
-  }
+  explicit Geometry(const Shape& s)
+      : shape(s), stride(s.patch - s.overlap), rows(count(s.height)), cols(count(s.width)) {}
+  int64_t count(int64_t size) const { return size <= shape.patch ? 1 : 1 + (size - shape.patch + stride - 1) / stride; }
   int64_t patches() const { return rows * cols; }
   int64_t all_patches() const { return shape.batch * patches(); }
   Shape shape;
@@ -127,8 +126,8 @@ void check_gather(const Shape& shape, Layout layout, bool channels_last, bool un
             const int64_t at_out =
                 m * elements + (channels_last ? (y * patch + x) * shape.channels + c : (c * patch + y) * patch + x);
             expect(std::memcmp(&out[at_out], &expected, sizeof(Out)) == 0,
-                   "gather: patch %ld channel %ld (%ld, %ld): %g, expected %g", order[m], c, y, x, as_double(out[at_out]),
-                   as_double(expected));
+                   "gather: patch %ld channel %ld (%ld, %ld): %g, expected %g", order[m], c, y, x,
+                   as_double(out[at_out]), as_double(expected));
           }
         }
       }
@@ -152,7 +151,8 @@ void check_bicubic(const Shape& shape, Layout layout, int32_t scale, bool channe
   const int64_t channels = shuffled ? shape.channels : shape.channels * scale * scale;
   const int64_t side = shuffled ? shape.patch * scale : shape.patch;
   Buffer<Out> out(num_selected * channels * side * side);
-  enaf::View4<Out> view{out.data.get(), {num_selected, channels, side, side}, {channels * side * side, side * side, side, 1}};
+  enaf::View4<Out> view{
+      out.data.get(), {num_selected, channels, side, side}, {channels * side * side, side * side, side, 1}};
   if (channels_last) {
     const int64_t stride[4] = {channels * side * side, 1, channels * side, channels};
     std::copy(stride, stride + 4, view.stride);
@@ -182,8 +182,9 @@ void check_bicubic(const Shape& shape, Layout layout, int32_t scale, bool channe
           const Out result = shuffled ? view.at(m, c, y, x)
                                       : view.at(m, (c * scale + y % scale) * scale + x % scale, y / scale, x / scale);
           const double allowed = rounding<Out> * std::abs(expected) + (std::is_same_v<In, double> ? 1e-14 : 2e-6);
-          expect(std::abs(as_double(result) - expected) <= allowed, "bicubic x%d: patch %ld (%ld, %ld): %g, expected %g",
-                 scale, order[m], y, x, as_double(result), expected);
+          expect(std::abs(as_double(result) - expected) <= allowed,
+                 "bicubic x%d: patch %ld (%ld, %ld): %g, expected %g", scale, order[m], y, x, as_double(result),
+                 expected);
         }
       }
     }
@@ -216,7 +217,8 @@ void run_fold(const enaf::View4<const In>& patches, const int64_t* place_of, con
 
 // `shape` is the output's.
 template <typename Out, typename In>
-void check_fold(const Shape& shape, Layout layout, int32_t scale, enaf::Window window, bool permuted, int expected_run) {
+void check_fold(const Shape& shape, Layout layout, int32_t scale, enaf::Window window, bool permuted,
+                int expected_run) {
   const Geometry at(shape);
   const int64_t side = shape.patch / scale;
   const Random4<In> patches(at.all_patches(), shape.channels * scale * scale, side, side, layout);
@@ -256,13 +258,16 @@ void check_fold(const Shape& shape, Layout layout, int32_t scale, enaf::Window w
       for (int64_t y = 0; y < shape.height; ++y) {
         for (int64_t x = 0; x < shape.width; ++x) {
           double expected = 0;
-          for (int64_t row = std::max<int64_t>(0, y / at.stride - 2); row <= std::min(at.rows - 1, y / at.stride); ++row) {
-            for (int64_t col = std::max<int64_t>(0, x / at.stride - 2); col <= std::min(at.cols - 1, x / at.stride); ++col) {
+          for (int64_t row = std::max<int64_t>(0, y / at.stride - 2); row <= std::min(at.rows - 1, y / at.stride);
+               ++row) {
+            for (int64_t col = std::max<int64_t>(0, x / at.stride - 2); col <= std::min(at.cols - 1, x / at.stride);
+                 ++col) {
               const int64_t in_y = y - row * at.stride;
               const int64_t in_x = x - col * at.stride;
               if (in_y < shape.patch && in_x < shape.patch) {
                 const int64_t n = where[b * at.patches() + row * at.cols + col];
-                const In value = patches.view.at(n, (c * scale + in_y % scale) * scale + in_x % scale, in_y / scale, in_x / scale);
+                const In value =
+                    patches.view.at(n, (c * scale + in_y % scale) * scale + in_x % scale, in_y / scale, in_x / scale);
                 expected += window_weight(window, row, at.rows, in_y, shape) *
                             window_weight(window, col, at.cols, in_x, shape) * as_double(value);
               }
@@ -280,8 +285,8 @@ void check_fold(const Shape& shape, Layout layout, int32_t scale, enaf::Window w
               allowed = 1;  // sums in float next to a tie
             }
           }
-          expect(std::abs(got - expected) <= allowed, "fold x%d: image %ld channel %ld (%ld, %ld): %g, expected %g", scale,
-                 b, c, y, x, got, expected);
+          expect(std::abs(got - expected) <= allowed, "fold x%d: image %ld channel %ld (%ld, %ld): %g, expected %g",
+                 scale, b, c, y, x, got, expected);
         }
       }
     }
@@ -361,7 +366,8 @@ int main() {
       const Shape shape{lr.batch,         lr.channels,      lr.height * scale - (scale > 1 && lr.height > 1),
                         lr.width * scale, lr.patch * scale, lr.overlap * scale};
       for (const Layout layout : layouts) {
-        const int run = layout == Layout::channels_last && scale % 2 == 0 && lr.channels * scale * scale % scale == 0 ? scale : 0;
+        const int run =
+            layout == Layout::channels_last && scale % 2 == 0 && lr.channels * scale * scale % scale == 0 ? scale : 0;
         check_fold<uint8_t, Half>(shape, layout, scale, enaf::Window::average, true, run);
       }
       check_fold<uint8_t, float>(shape, Layout::channels_last, scale, enaf::Window::linear, true, 0);

@@ -10,7 +10,9 @@ namespace {
 
 using namespace native;
 
-int64_t mirrored(int64_t i, int64_t n) { return n == 1 ? 0 : i < 0 ? -i : i >= n ? 2 * n - 2 - i : i; }
+int64_t mirrored(int64_t i, int64_t n) {
+  return n == 1 ? 0 : i < 0 ? -i : i >= n ? 2 * n - 2 - i : i;
+}
 
 template <typename T>
 int level_of(T x) {
@@ -43,7 +45,8 @@ float expected_score(const enaf::View4<const T>& image, int64_t b, int64_t top, 
       int value = 0;
       for (int j = -1; j <= 1; ++j) {
         for (int i = -1; i <= 1; ++i) {
-          value += kernel[j + 1][i + 1] * grey_at(image, b, top + mirrored(y + j, patch), left + mirrored(x + i, patch));
+          value +=
+              kernel[j + 1][i + 1] * grey_at(image, b, top + mirrored(y + j, patch), left + mirrored(x + i, patch));
         }
       }
       sum += std::min(std::abs(value), 255);

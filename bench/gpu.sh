@@ -1,0 +1,108 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# Everything that waits for a GPU, in one command that needs no network: builds, tests, sanitizes and measures. Every step
+# leaves its log and the next one runs whatever becomes of it; the summary comes last.
+#   OUT=DIR             where logs and results go (gpu-results)
+#   PYTHON=python3      an interpreter with a CUDA build of torch, pytest, and for the build cmake, ninja and pybind11
+#   STEPS="build ..."   a part of: facts build load native test sanitize kernels profile upscale
+#   LIMIT=900           seconds that a step may take
+# The package is built in place and used from the tree: nothing is installed. Where pybind11 is missing, the operators alone are
+# built; ENAF_OPERATORS=DIR takes libraries (_operators_*.so) that were built elsewhere.
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+OUT=${OUT:-gpu-results}
+PYTHON=${PYTHON:-python3}
+LIMIT=${LIMIT:-900}
+STEPS=${STEPS:-facts build load native test kernels sanitize profile upscale}
+mkdir -p "$OUT"
+OUT=$(cd "$OUT" && pwd)
+export OUT PYTHON
+export PYTHONPATH="$PWD:$PWD/python${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
+export CMAKE_BUILD_PARALLEL_LEVEL=${CMAKE_BUILD_PARALLEL_LEVEL:-$(nproc)}
+SUMMARY=()
+
+# The architecture of the GPU here, such as 9.0: compiling for it alone takes a fifth of the time.
+export TORCH_CUDA_ARCH_LIST=${TORCH_CUDA_ARCH_LIST:-$("$PYTHON" -c \
+  'import torch; print("{}.{}".format(*torch.cuda.get_device_capability()))' 2>/dev/null)}
+
+# step NAME COMMAND...: its output goes to NAME.log, its last lines to the screen.
+step() {
+  local name=$1 began=$SECONDS status
+  shift
+  echo "== $name: $*"
+  timeout "$LIMIT" "$@" >"$OUT/$name.log" 2>&1
+  status=$?
+  tail -n 15 "$OUT/$name.log"
+  SUMMARY+=("$(printf '%-24s %-12s %5d s' "$name" "$([ $status = 0 ] && echo ok || echo "failed: $status")" $((SECONDS - began)))")
+}
+
+facts() {
+  nvidia-smi
+  nvcc --version
+  git log -1 --format=%H
+  git status --porcelain --untracked-files=no
+  "$PYTHON" -c 'import torch; print(torch.__version__, torch.version.cuda, torch.cuda.get_device_properties(0))'
+}
+
+build() {
+  local tree=build/gpu
+  if [ -n "${ENAF_OPERATORS:-}" ]; then
+    cp -v "$ENAF_OPERATORS"/_operators_*.so enaf_ext/
+    return
+  fi
+  local pybind11
+  pybind11=$("$PYTHON" -c 'import pybind11; print(pybind11.get_cmake_dir())' 2>/dev/null)
+  local targets=(enaf_operators_cpu enaf_operators_cuda)
+  cmake -S . -B "$tree" -G Ninja -DENAF_CUDA=ON -DPython3_EXECUTABLE="$(command -v "$PYTHON")" \
+    -DPYTHON_EXECUTABLE="$(command -v "$PYTHON")" ${pybind11:+-Dpybind11_DIR="$pybind11"} || return
+  [ -n "$pybind11" ] && targets+=(_C)
+  cmake --build "$tree" --target "${targets[@]}" || return
+  cp -v "$tree"/_*.so enaf_ext/
+}
+
+load() {
+  "$PYTHON" - <<'END'
+import torch
+from enaf_ext import ops
+from enaf_ext.grid import PatchGrid
+
+image = torch.randint(0, 256, (1, 3, 270, 480), dtype=torch.uint8, device="cuda")
+print(ops.edge_score(image, PatchGrid(270, 480))[:4])
+END
+}
+
+# sanitize TOOL TESTS: tests of the operators on CUDA under one tool of compute-sanitizer. Without torch's caching allocator every tensor has its own
+# allocation, so that an access past its end is seen.
+sanitize() {
+  PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool "$1" --error-exitcode 99 --print-limit 20 \
+    "$PYTHON" -m pytest -q -p no:cacheprovider tests/test_cuda.py -k "$2"
+}
+
+profile() {
+  ncu --clock-control none --set full --kernel-name 'regex:edge_score|gather|bicubic|fold|exits' --launch-skip 20 --launch-count 40 \
+    -f -o "$OUT/kernels" "$PYTHON" bench/kernels.py --size 1920x1080 --seconds 0.05 --json "$OUT/profiled.json" &&
+    ncu --import "$OUT/kernels.ncu-rep" --page details --csv >"$OUT/kernels.ncu.csv"
+}
+
+for name in $STEPS; do
+  case $name in
+    facts | build | load) step "$name" bash -c "$(declare -f "$name"); $name" ;;
+    native) step native "$PYTHON" -m pytest -q -p no:cacheprovider tests/test_native.py tests/test_cuda_compile.py ;;
+    test) step test "$PYTHON" -m pytest -q -p no:cacheprovider -ra tests --ignore=tests/test_native.py ;;
+    sanitize)
+      for tool in memcheck initcheck; do
+        step "sanitize-$tool" bash -c "$(declare -f sanitize); sanitize $tool 'matches_cpu or route or out_of_range'"
+      done
+      for tool in racecheck synccheck; do # only edge_score and route_exits have shared memory and barriers
+        step "sanitize-$tool" bash -c "$(declare -f sanitize); sanitize $tool 'cuts or route'"
+      done
+      ;;
+    kernels) step kernels "$PYTHON" bench/kernels.py --device cuda --json "$OUT/kernels.json" ;;
+    profile) step profile bash -c "$(declare -f profile); profile" ;;
+    upscale) step upscale "$PYTHON" bench/upscale.py --device cuda --json "$OUT/upscale.json" ;;
+    *) echo "no such step: $name" ;;
+  esac
+done
+
+printf '%s\n' "${SUMMARY[@]}" | tee "$OUT/summary.txt"
