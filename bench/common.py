@@ -114,7 +114,7 @@ def attempt(case: str, name: str, call: Callable[[int], Any], device: torch.devi
 
 def copy_bandwidth(device: torch.device) -> float:
     """Bytes per second, read and written together, of the fastest large copy on the device: the floor of all rows."""
-    size = 1 << 30 if device.type == "cuda" else 1 << 28
+    size = 1 << 30 if device.type == "cuda" else max(1 << 26, 2 * cache_bytes(device))
     source = torch.randint(0, 255, (size,), dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     return 2 * size / (measure(lambda _: target.copy_(source), device).fastest / 1e3)
