@@ -70,14 +70,17 @@ def bicubic_patches(
     channels_last: bool = False,
     shuffled: bool = True,
 ) -> Tensor:
-    exact = torch.float64 if image.dtype == torch.float64 else torch.float32
-    patches = gather_patches(image, grid, order, dtype=exact)
+    # In float64 throughout: torch's own float32 loses 1e-5 of the source coordinate at scales that are no power of two.
+    value = image.dtype if image.dtype == torch.float64 else torch.float32
+    patches = gather_patches(image, grid, order, dtype=value).double()
+    side = grid.patch_size * scale
     if len(patches):
         large = F.interpolate(patches, scale_factor=scale, mode="bicubic", align_corners=False)
+        large = large if shuffled else F.pixel_unshuffle(large, scale)
+    elif shuffled:
+        large = patches.new_empty(0, patches.shape[1], side, side)
     else:
-        large = patches.new_empty(0, patches.shape[1], grid.patch_size * scale, grid.patch_size * scale)
-    if not shuffled:
-        large = F.pixel_unshuffle(large, scale)
+        large = patches.new_empty(0, patches.shape[1] * scale * scale, grid.patch_size, grid.patch_size)
     dtype = dtype or (torch.float32 if image.dtype in _MAX else image.dtype)
     layout = torch.channels_last if channels_last else torch.contiguous_format
     return large.to(dtype).contiguous(memory_format=layout)
