@@ -85,6 +85,8 @@ class CMakeBuild(build_ext):
             ]
         )
         run([cmake, "--build", str(build)])
+        for stale in self.destination().glob("_operators_*.so"):
+            stale.unlink()
         run([cmake, "--install", str(build), "--prefix", str(self.destination())])
 
     def destination(self) -> Path:

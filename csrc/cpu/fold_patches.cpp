@@ -8,6 +8,7 @@
 
 #include "blend.h"
 #include "checks.h"
+#include "cpu/finish.h"
 #include "cpu/order.h"
 #include "cpu/simd.h"
 #include "stable.h"
@@ -81,7 +82,7 @@ inline void blend_stretch(A* __restrict out, const In* __restrict in, int64_t pi
               put(i + p, from[p]);
             }
           } else {
-            Pack<A, S> value, weight, before;
+            Pack<A, S> value{}, weight{}, before{};
             load<S, A>(value, from);
             load<S, A>(weight, weights + i);
             value *= row_weight * weight;
@@ -147,13 +148,6 @@ inline void fold_rows(const View4<const In>& patches, const Plan<A>& plan, int64
         }
       }
     }
-  }
-}
-
-template <typename Out, typename A>
-inline void finish_row(Out* __restrict out, const A* __restrict sums, int64_t count) {
-  for (int64_t i = 0; i < count; ++i) {
-    out[i] = to_pixel<Out>(sums[i]);
   }
 }
 
