@@ -27,8 +27,7 @@ struct AxisBlend {
 };
 
 template <typename A>
-ENAF_HOST_DEVICE AxisBlend<A> axis_blend(const PatchAxis& axis, int32_t position, Window window) {
-  const Cover cover = axis.cover(position);
+ENAF_HOST_DEVICE AxisBlend<A> axis_blend(const PatchAxis& axis, const Cover& cover, int32_t position, Window window) {
   if (cover.count == 1 || window == Window::sum) {
     return {cover.first, cover.count, {A(1), A(1)}};
   }
@@ -38,6 +37,11 @@ ENAF_HOST_DEVICE AxisBlend<A> axis_blend(const PatchAxis& axis, int32_t position
   const int32_t into = position - axis.origin(cover.first + 1);
   const A later = (static_cast<A>(into) + A(0.5)) / static_cast<A>(axis.overlap());
   return {cover.first, cover.count, {A(1) - later, later}};
+}
+
+template <typename A>
+ENAF_HOST_DEVICE AxisBlend<A> axis_blend(const PatchAxis& axis, int32_t position, Window window) {
+  return axis_blend<A>(axis, axis.cover(position), position, window);
 }
 
 }  // namespace enaf

@@ -20,6 +20,7 @@ FLAGS = (
     "-Og",
     "-g1",
     "-ffp-contract=off",
+    "-fno-strict-aliasing",
     "-Wall",
     "-Wextra",
     "-Werror",

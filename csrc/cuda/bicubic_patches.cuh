@@ -125,13 +125,13 @@ __device__ void bicubic_column(const PatchChannel<In>& channel, const PatchGrid&
       }
     }
     if (block_in_one) {
-      store_run<scale * scale>(target + y * step.y, block);
+      store_aligned<scale * scale>(target + y * step.y, block);
     } else {
 #pragma unroll
       for (int dy = 0; dy < scale; ++dy) {
         Out* row = target + y * step.y + dy * step.dy;
         if (row_in_one) {
-          store_run<scale>(row, block + dy * scale);
+          store_aligned<scale>(row, block + dy * scale);
         } else {
 #pragma unroll
           for (int dx = 0; dx < scale; ++dx) {

@@ -63,6 +63,7 @@ __global__ void __launch_bounds__(fold_threads)
   using A = Accumulator<In>;
   const int64_t height = grid.rows.size;
   const int64_t width = grid.cols.size;
+  const uint32_t size = static_cast<uint32_t>(scale);  // division is cheaper without a sign
   const bool whole_runs = width % V == 0;
   const int64_t channel_step = patches.stride[1] * scale * scale;
 
@@ -71,14 +72,21 @@ __global__ void __launch_bounds__(fold_threads)
          row += static_cast<int64_t>(gridDim.y) * blockDim.y) {
       const int32_t y = static_cast<int32_t>(row);
       const AxisBlend<A> down = axis_blend<A>(grid.rows, y, window);
+      int64_t offset_y[2];
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        const uint32_t in_y = static_cast<uint32_t>(y - grid.rows.origin(down.first + (i < down.count ? i : 0)));
+        offset_y[i] = in_y / size * patches.stride[2] + in_y % size * scale * patches.stride[1];
+      }
 
       for (int64_t col = (static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) * V; col < width;
            col += static_cast<int64_t>(gridDim.x) * blockDim.x * V) {
         const int32_t x = static_cast<int32_t>(col);
+        const Cover across = grid.cols.cover(x);  // of the whole run
         AxisBlend<A> along[V];
 #pragma unroll
         for (int k = 0; k < V; ++k) {
-          along[k] = axis_blend<A>(grid.cols, x + k, window);
+          along[k] = axis_blend<A>(grid.cols, across, x + k, window);
         }
 
         // The up to four covering patches: (first row, first column), (first, second), (second, first), (second,
@@ -86,23 +94,22 @@ __global__ void __launch_bounds__(fold_threads)
         const In* source[4];
         bool covers[4];
 #pragma unroll
-        for (int p = 0; p < 4; ++p) {
-          const int i = p / 2;
-          const int j = p % 2;
-          covers[p] = i < down.count && j < along[0].count;
-          source[p] = patches.data;
-          if (covers[p]) {
-            const int32_t patch_row = down.first + i;
-            const int32_t patch_col = along[0].first + j;
-            const int64_t index =
-                image * grid.num_patches() + static_cast<int64_t>(patch_row) * grid.cols.count + patch_col;
-            const int64_t n = place_of == nullptr ? index : place_of[index];
-            covers[p] = n >= 0;
-            const int32_t in_y = y - grid.rows.origin(patch_row);
-            const int32_t in_x = x - grid.cols.origin(patch_col);
-            const int32_t dy = in_y % scale;
-            const int32_t dx = in_x % scale;
-            source[p] += patches.offset(n, static_cast<int64_t>(dy) * scale + dx, in_y / scale, in_x / scale);
+        for (int j = 0; j < 2; ++j) {
+          const int32_t patch_col = across.first + (j < across.count ? j : 0);
+          const uint32_t in_x = static_cast<uint32_t>(x - grid.cols.origin(patch_col));
+          const int64_t offset_x = in_x / size * patches.stride[3] + in_x % size * patches.stride[1];
+#pragma unroll
+          for (int i = 0; i < 2; ++i) {
+            const int p = 2 * i + j;
+            covers[p] = i < down.count && j < across.count;
+            source[p] = patches.data;
+            if (covers[p]) {
+              const int64_t patch_row = static_cast<int64_t>(image) * grid.rows.count + down.first + i;
+              const int64_t index = patch_row * grid.cols.count + patch_col;
+              const int64_t n = place_of == nullptr ? index : place_of[index];
+              covers[p] = n >= 0;
+              source[p] += (n < 0 ? 0 : n) * patches.stride[0] + offset_y[i] + offset_x;
+            }
           }
         }
 
@@ -112,10 +119,11 @@ __global__ void __launch_bounds__(fold_threads)
 #pragma unroll
           for (int p = 0; p < 4; ++p) {
             if (covers[p]) {
-              Pack<In, V> run = *reinterpret_cast<const Pack<In, V>*>(source[p] + c * channel_step);
+              In run[V];
+              load_aligned<V>(source[p] + c * channel_step, run);
 #pragma unroll
               for (int k = 0; k < V; ++k) {
-                sum[k] += down.weight[p / 2] * along[k].weight[p % 2] * static_cast<A>(run.value[k]);
+                sum[k] += down.weight[p / 2] * along[k].weight[p % 2] * static_cast<A>(run[k]);
               }
             }
           }
@@ -125,7 +133,7 @@ __global__ void __launch_bounds__(fold_threads)
             values[k] = to_pixel<Out>(sum[k]);
           }
           if (whole_runs) {
-            store_run<V>(target, values);
+            store_aligned<V>(target, values);
           } else {
 #pragma unroll
             for (int k = 0; k < V; ++k) {

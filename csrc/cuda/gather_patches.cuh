@@ -81,7 +81,7 @@ __global__ void __launch_bounds__(gather_threads)
         for (int k = 0; k < V; ++k) {
           converted[k] = fast_convert_pixel<Out>(values[k]);
         }
-        store_run<V>(target + i, converted);
+        store_aligned<V>(target + i, converted);
       }
     }
   }

@@ -4,15 +4,18 @@
 
 #include <cmath>
 #include <cstdint>
+#include <cstring>
+#include <type_traits>
 
 #include "../pixel.h"
 
 namespace enaf {
 
-// V values that travel in one access.
-template <typename T, int V>
-struct alignas(V * sizeof(T)) Pack {
-  T value[V];
+// What one access moves. In words, because the compiler splits an access by more than four elements of a smaller type.
+template <int bytes>
+struct alignas(bytes) Words {
+  using Word = std::conditional_t<bytes % 4 == 0, uint32_t, std::conditional_t<bytes % 2 == 0, uint16_t, uint8_t>>;
+  Word word[bytes / sizeof(Word)];
 };
 
 template <int bytes>
@@ -20,53 +23,67 @@ ENAF_HOST_DEVICE bool is_aligned(const void* address) {
   return reinterpret_cast<uintptr_t>(address) % bytes == 0;
 }
 
-// Copies n values in accesses of `bytes`, if the address allows it.
-template <int bytes, int n, typename T>
-ENAF_HOST_DEVICE bool load_in(const T* source, T* values) {
+// The widest access, up to 16 bytes, that divides n values.
+template <int n, typename T>
+constexpr int access_bytes =
+    n * sizeof(T) % 16 == 0 ? 16 : static_cast<int>(n * sizeof(T)) & -static_cast<int>(n * sizeof(T));
+
+// n values side by side, at an address that is a multiple of `bytes`.
+template <int n, typename T, int bytes = access_bytes<n, T>>
+ENAF_HOST_DEVICE void load_aligned(const T* source, T* values) {
   constexpr int width = bytes / static_cast<int>(sizeof(T));
-  if constexpr (width < 2 || n * static_cast<int>(sizeof(T)) % bytes != 0) {
-    return false;
-  } else {
-    if (!is_aligned<bytes>(source)) {
-      return false;
-    }
 #pragma unroll
-    for (int i = 0; i < n; i += width) {
-      const auto pack = *reinterpret_cast<const Pack<T, width>*>(source + i);
-#pragma unroll
-      for (int k = 0; k < width; ++k) {
-        values[i + k] = pack.value[k];
-      }
-    }
-    return true;
+  for (int i = 0; i < n; i += width) {
+    const auto words = *reinterpret_cast<const Words<bytes>*>(source + i);
+    memcpy(values + i, &words, bytes);
   }
+}
+
+// Said outright on the device: the compiler loses the alignment of plain stores on the way and splits them.
+template <int bytes>
+ENAF_HOST_DEVICE void store_words(void* target, const Words<bytes>& words) {
+#if defined(__CUDA_ARCH__)
+  if constexpr (bytes == 16) {
+    return __stwb(static_cast<uint4*>(target), make_uint4(words.word[0], words.word[1], words.word[2], words.word[3]));
+  } else if constexpr (bytes == 8) {
+    return __stwb(static_cast<uint2*>(target), make_uint2(words.word[0], words.word[1]));
+  }
+#endif
+  *static_cast<Words<bytes>*>(target) = words;
+}
+
+template <int n, typename T, int bytes = access_bytes<n, T>>
+ENAF_HOST_DEVICE void store_aligned(T* target, const T* values) {
+  constexpr int width = bytes / static_cast<int>(sizeof(T));
+#pragma unroll
+  for (int i = 0; i < n; i += width) {
+    Words<bytes> words;
+    memcpy(&words, values + i, bytes);
+    store_words<bytes>(target + i, words);
+  }
+}
+
+template <int bytes, int n, typename T>
+ENAF_HOST_DEVICE bool load_if_aligned(const T* source, T* values) {
+  if constexpr (bytes > static_cast<int>(sizeof(T)) && n * static_cast<int>(sizeof(T)) % bytes == 0) {
+    if (is_aligned<bytes>(source)) {
+      load_aligned<n, T, bytes>(source, values);
+      return true;
+    }
+  }
+  return false;
 }
 
 // n values side by side, in the widest accesses that their address allows: patch origins are rarely multiples of 16.
 template <int n, typename T>
 ENAF_HOST_DEVICE void load_run(const T* source, T* values) {
-  if (load_in<16, n>(source, values) || load_in<8, n>(source, values) || load_in<4, n>(source, values)) {
+  if (load_if_aligned<16, n>(source, values) || load_if_aligned<8, n>(source, values) ||
+      load_if_aligned<4, n>(source, values)) {
     return;
   }
 #pragma unroll
   for (int i = 0; i < n; ++i) {
     values[i] = source[i];
-  }
-}
-
-// n values side by side to an address that is a multiple of the largest power of two in n * sizeof(T), up to 16 bytes.
-template <int n, typename T>
-ENAF_HOST_DEVICE void store_run(T* target, const T* values) {
-  constexpr int bytes = n * static_cast<int>(sizeof(T));
-  constexpr int width = (bytes % 16 == 0 ? 16 : bytes & -bytes) / static_cast<int>(sizeof(T));
-#pragma unroll
-  for (int i = 0; i < n; i += width) {
-    Pack<T, width> pack;
-#pragma unroll
-    for (int k = 0; k < width; ++k) {
-      pack.value[k] = values[i + k];
-    }
-    *reinterpret_cast<Pack<T, width>*>(target + i) = pack;
   }
 }
 
