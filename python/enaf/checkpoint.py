@@ -31,9 +31,9 @@ def shipped_models() -> dict[str, Path]:
 def _tensors_hash(tensors: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous()
+        tensor = tensors[name]
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(tensor.view(torch.uint8).numpy().tobytes() if tensor.dim() else tensor.numpy().tobytes())
+        digest.update(tensor.numpy().tobytes())  # row-major, whatever the strides
     return digest.hexdigest()
 
 
@@ -48,7 +48,7 @@ def save_model(model: AdaptiveNetwork, path: Path | str, notes: Mapping[str, str
         notes: further header entries, for instance the recipe.
     """
     path = Path(path)
-    tensors = {name: t.detach().float().cpu().contiguous() for name, t in model.state_dict().items()}
+    tensors = {name: t.detach().float().cpu().clone(memory_format=torch.contiguous_format) for name, t in model.state_dict().items()}
     header = {
         **(notes or {}),
         "format": FORMAT,

@@ -18,6 +18,7 @@ from . import cost
 from .adaptive import AdaptiveNetwork
 from .checkpoint import load_model
 from .decision import choose_exits, eta_for_budget
+from .models import MultiExitNetwork
 
 BATCH = 32
 """Patches a convolution sees at once: enough to fill two cores, few enough for their activations to stay in cache."""
@@ -196,7 +197,7 @@ class Upscaler:
         return image if image.dim() == 4 else image.unsqueeze(0)
 
 
-def run_exits(network, rgb: Tensor, grid: PatchGrid, order: Tensor, running: list[int]) -> Tensor:
+def run_exits(network: MultiExitNetwork, rgb: Tensor, grid: PatchGrid, order: Tensor, running: list[int]) -> Tensor:
     """Every patch through the stages up to its own exit, and no further.
 
     Args:

@@ -15,6 +15,8 @@ from importlib import metadata
 
 SUBCOMMANDS = (
     "upscale",
+    "train",
+    "eval",
     "doctor",
 )
 DONE, SOME_FAILED, USAGE = 0, 1, 2

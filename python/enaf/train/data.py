@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image
 from torch import Tensor
@@ -62,6 +63,15 @@ def manifest_hash(paths: list[Path]) -> str:
         digest.update(path.name.encode() + b"\0")
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
+
+
+def hold_out(paths: list[Path], count: int) -> tuple[list[Path], list[Path]]:
+    """(training, validation): ``count`` images, evenly spread over the list, are kept from training."""
+    if not 0 < count < len(paths):
+        raise ValueError(f"validation_images: expected 1 to {len(paths) - 1} of {len(paths)} images, got {count}")
+    step = len(paths) // count
+    validation = paths[step // 2 :: step][:count]
+    return [path for path in paths if path not in set(validation)], validation
 
 
 def load_pairs(paths: list[Path], scale: int, patch_size: int = 1) -> list[ImagePair]:
@@ -133,13 +143,20 @@ class PatchSampler:
         self.cumulative = np.cumsum(probabilities / probabilities.sum())
         self.patch_size, self.scale, self.seed, self.margin = patch_size, scale, seed, margin
 
+    def images(self, step: int, size: int) -> npt.NDArray[np.int64]:
+        """Which image each patch of ``batch(step, size)`` comes from."""
+        return self._images(np.random.default_rng([self.seed, 2, step]), size)
+
+    def _images(self, generator: np.random.Generator, size: int) -> npt.NDArray[np.int64]:
+        drawn = np.searchsorted(self.cumulative, generator.random(size) * self.cumulative[-1], side="right")
+        return np.minimum(drawn, len(self.pairs) - 1)
+
     def batch(self, step: int, size: int) -> tuple[Tensor, Tensor]:
         """LR (size, 3, P+2m, P+2m) and HR (size, 3, s*P, s*P), float32 in [0, 1]."""
         generator = np.random.default_rng([self.seed, 2, step])
         lr_patches, hr_patches = [], []
-        for image in np.searchsorted(self.cumulative, generator.random(size) * self.cumulative[-1], side="right"):
-            pair = self.pairs[min(int(image), len(self.pairs) - 1)]
-            lr, hr = self._crop(pair, generator)
+        for image in self._images(generator, size):
+            lr, hr = self._crop(self.pairs[image], generator)
             turns, flip = int(generator.integers(4)), bool(generator.integers(2))
             for patch, patches in ((lr, lr_patches), (hr, hr_patches)):
                 patch = patch.flip(-1) if flip else patch

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import copy
+import io
 import json
 import math
 import os
@@ -18,6 +19,12 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from .config import TrainConfig
+from .soap import SOAP
+
+_OPTIMIZERS: dict[str, Callable[[list[dict[str, Any]]], torch.optim.Optimizer]] = {
+    "adam": torch.optim.Adam,
+    "soap": SOAP,
+}
 
 
 @dataclass
@@ -41,11 +48,11 @@ class Phase:
     validate: Callable[[nn.Module], dict[str, float]]
 
 
-def atomic_save(state: object, path: Path) -> None:
-    """``torch.save`` that leaves either the old file or the new one, whatever happens."""
-    temporary = path.with_suffix(path.suffix + ".tmp")
+def atomic_write(content: bytes, path: Path) -> None:
+    """Leaves either the old file or the new one, whatever happens."""
+    temporary = path.with_name(path.name + ".tmp")
     with open(temporary, "wb") as file:
-        torch.save(state, file)
+        file.write(content)
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)
@@ -69,9 +76,7 @@ class Journal:
                 continue  # the torn last line of a killed run
             if entry["phase"] in finished or (entry["phase"] == phase and entry["step"] <= step):
                 kept.append(line)
-        temporary = self.path.with_suffix(".tmp")
-        temporary.write_text("".join(line + "\n" for line in kept))
-        os.replace(temporary, self.path)
+        atomic_write("".join(line + "\n" for line in kept).encode(), self.path)
 
     def write(self, **entry: object) -> None:
         with open(self.path, "a") as file:
@@ -112,7 +117,7 @@ class Trainer:
         if phase.name in self.finished:
             return
         config = self.config
-        optimizer = torch.optim.Adam(phase.parameter_groups, betas=(0.9, 0.999))
+        optimizer = _OPTIMIZERS[config.optimizer](phase.parameter_groups)
         initial = [group["lr"] for group in optimizer.param_groups]
         average = copy.deepcopy(phase.module)
         start = 0
@@ -167,7 +172,8 @@ class Trainer:
             kept.lerp_(current, 1 - decay)
 
     def _save(self, phase: str, step: int, optimizer: torch.optim.Optimizer, average: nn.Module) -> None:
-        atomic_save(
+        buffer = io.BytesIO()
+        torch.save(
             {
                 "config": asdict(self.config),
                 "phase": phase,
@@ -177,5 +183,6 @@ class Trainer:
                 "average": average.state_dict(),
                 "optimizer": optimizer.state_dict(),
             },
-            self.run / "checkpoint.pt",
+            buffer,
         )
+        atomic_write(buffer.getvalue(), self.run / "checkpoint.pt")

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`enaf train`: a folder of photographs in, a model file out."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from dataclasses import fields
+from pathlib import Path
+
+from enaf.cli import DONE, UsageError
+from enaf.train.config import TrainConfig
+
+HELP = "Train a backbone, its early exits and its estimator; stop it whenever you like and go on with --resume."
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the command line: the run, then every number of ``TrainConfig``."""
+    parser.add_argument("--data", type=Path, metavar="DIR", help="folder of training images, searched recursively")
+    parser.add_argument("--out", type=Path, metavar="RUN", help="folder of the run: log, curves, checkpoints, model")
+    parser.add_argument("--resume", type=Path, metavar="RUN", help="go on with this run, with its own data and numbers")
+    parser.add_argument("--validation", type=Path, metavar="DIR", help="validation images (default: some of the training)")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: torch's own choice)")
+    parser.add_argument("-q", "--quiet", action="store_true", help="no progress bar")
+    numbers = parser.add_argument_group("numbers of the run")
+    for entry in fields(TrainConfig):
+        flag = "--" + entry.name.replace("_", "-")
+        numbers.add_argument(
+            flag,
+            type=type(entry.default),
+            default=None,
+            metavar=type(entry.default).__name__.upper(),
+            help=f"{entry.metadata['help']} (default: {entry.default})",
+        )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Trains to the end, or goes on with an interrupted run.
+
+    Returns:
+        0.
+
+    Raises:
+        UsageError: contradictory options, unusable data, or a run folder that is taken or not there.
+    """
+    from enaf.train.run import resume_run, start_run
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    given = {entry.name: value for entry in fields(TrainConfig) if (value := getattr(arguments, entry.name)) is not None}
+    try:
+        if arguments.resume is not None:
+            if arguments.data or arguments.out or arguments.validation or given:
+                raise UsageError("--resume: expected no other setting, a run keeps its own")
+            resume_run(arguments.resume, arguments.threads, arguments.quiet)
+        else:
+            if arguments.data is None or arguments.out is None:
+                raise UsageError("expected --data and --out, or --resume")
+            config = TrainConfig(**given)
+            start_run(config, arguments.data, arguments.out, arguments.validation, arguments.threads, arguments.quiet)
+    except (ValueError, FileNotFoundError, FileExistsError) as error:
+        raise UsageError(str(error)) from error
+    return DONE

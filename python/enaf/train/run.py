@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A run folder from beginning to end: config.json, log.jsonl, curves.png, checkpoint.pt, model.safetensors."""
+
+from __future__ import annotations
+
+import json
+import logging
+import platform
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+
+import torch
+
+from enaf.adaptive import AdaptiveNetwork
+from enaf.checkpoint import save_model
+from enaf.estimator import create_estimator
+from enaf.models import create_backbone
+
+from . import curves, data
+from .config import TrainConfig
+from .phases import backbone_phase, estimator_phase, exits_phase
+from .trainer import Trainer, atomic_write
+
+log = logging.getLogger(__name__)
+
+
+def start_run(
+    config: TrainConfig, folder: Path, run: Path, validation: Path | None = None, threads: int = 0, quiet: bool = False
+) -> Path:
+    """Train from nothing.
+
+    Args:
+        config: the numbers.
+        folder: training images.
+        run: folder of the run; must not hold another one.
+        validation: folder of validation images; None = hold out some training images.
+        threads: CPU threads, 0 = torch's choice.
+        quiet: no progress bar.
+
+    Returns:
+        The model file.
+
+    Raises:
+        FileExistsError: ``run`` already holds a run.
+        ValueError: no usable image.
+    """
+    if (run / "config.json").exists():
+        raise FileExistsError(f"out: {run} already holds a run; go on with it by --resume {run}")
+    paths = data.list_images(folder)
+    run.mkdir(parents=True, exist_ok=True)
+    description = {
+        "config": asdict(config),
+        "data": str(folder.resolve()),
+        "validation": None if validation is None else str(validation.resolve()),
+        "data_sha256": data.manifest_hash(paths),
+        "version": metadata.version("enaf_ext"),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+    atomic_write((json.dumps(description, indent=2) + "\n").encode(), run / "config.json")
+    return resume_run(run, threads, quiet)
+
+
+def resume_run(run: Path, threads: int = 0, quiet: bool = False) -> Path:
+    """Train on from the last checkpoint of a run, or from its start.
+
+    Killed at any moment and resumed, a run ends in the weights that it would have reached uninterrupted (on the same
+    machine with the same number of threads).
+
+    Raises:
+        FileNotFoundError: no run there.
+        ValueError: the images of the run are not the ones it began with.
+    """
+    if not (run / "config.json").is_file():
+        raise FileNotFoundError(f"resume: {run} holds no run (config.json is missing)")
+    description = json.loads((run / "config.json").read_text())
+    config = TrainConfig(**description["config"])
+    if threads > 0:
+        torch.set_num_threads(threads)
+    paths = data.list_images(Path(description["data"]))
+    if data.manifest_hash(paths) != description["data_sha256"]:
+        raise ValueError(f"data: the images in {description['data']} have changed since the run began")
+    if description["validation"] is None:
+        training, held_out = data.hold_out(paths, config.validation_images)
+    else:
+        training, held_out = paths, data.list_images(Path(description["validation"]))
+    log.info("reading %d images", len(paths))
+    pairs = data.load_pairs(training, config.scale, config.patch_size)
+    soft = data.resampled(
+        pairs, config.scale, config.patch_size, config.resample_low, config.resample_high, config.seed
+    )
+    groups, shares = [pairs, soft], [1 - config.resample_share, config.resample_share]
+    validation = data.load_pairs(held_out, config.scale, config.patch_size)
+
+    torch.manual_seed(config.seed)
+    network = create_backbone(config.backbone, config.scale).to(memory_format=torch.channels_last)
+    estimator = create_estimator(config.estimator, network.num_exits).to(memory_format=torch.channels_last)
+    trainer = Trainer(config, run, {"network": network, "estimator": estimator}, quiet)
+    sampler = data.PatchSampler(groups, shares, config.patch_size, config.scale, config.seed)
+    trainer.run_phase(backbone_phase(config, network, sampler, validation))
+    trainer.run_phase(exits_phase(config, network, sampler, validation))
+    with_margin = {"patch_size": config.patch_size, "scale": config.scale, "margin": estimator.margin}
+    surroundings = data.PatchSampler(groups, shares, seed=config.seed + 1, **with_margin)
+    unseen = data.PatchSampler([validation], [1.0], seed=config.seed + 2, **with_margin)
+    trainer.run_phase(estimator_phase(config, network, estimator, surroundings, unseen, quiet))
+    curves.draw(trainer.journal.entries(), run / "curves.png")
+    model = run / "model.safetensors"
+    save_model(AdaptiveNetwork(network, estimator), model, {"data_sha256": description["data_sha256"]})
+    log.info("wrote %s", model)
+    return model

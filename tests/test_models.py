@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Backbones, their costs and their exits."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.utils.flop_counter import FlopCounterMode
+
+from enaf.cost import estimator_macs, paper_flops, relative_cost, true_macs
+from enaf.estimator import create_estimator
+from enaf.models import backbone_names, create_backbone
+from enaf.models.multi_exit import SubPixelTransposedConvolution
+
+PUBLISHED_MFLOPS = {"fsrcnn": (0, 146.42, 315.45, 468.2)}
+PARAMETERS = {"fsrcnn": (24_515, 102_893)}
+
+
+@pytest.mark.parametrize(("scale", "padding"), [(2, 4), (3, 3), (4, 3)])
+def test_sub_pixel_form_equals_the_transposed_convolution(scale: int, padding: int) -> None:
+    torch.manual_seed(0)
+    layer = SubPixelTransposedConvolution(5, 3, 9, scale, padding).double()
+    x = torch.randn(2, 5, 6, 7, dtype=torch.float64)
+    expected = nn.ConvTranspose2d.forward(layer, x)
+    result = functional.pixel_shuffle(layer(x), scale)
+    assert result.shape == (2, 3, 6 * scale, 7 * scale)
+    torch.testing.assert_close(result, expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", backbone_names())
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_every_exit_has_the_size_of_the_result(name: str, scale: int) -> None:
+    network = create_backbone(name, scale)
+    lr = torch.rand(2, 3, 9, 11)
+    for sr in [network.exit(0, lr), *network(lr)]:
+        assert sr.shape == (2, 3, 9 * scale, 11 * scale)
+
+
+@pytest.mark.parametrize("name", backbone_names())
+def test_stages_and_exit_agree(name: str) -> None:
+    network = create_backbone(name).eval()
+    lr = torch.rand(2, 3, 8, 8)
+    for depth, sr in enumerate(network(lr), start=1):
+        torch.testing.assert_close(network.exit(depth, lr), sr)
+
+
+@pytest.mark.parametrize("name", PUBLISHED_MFLOPS)
+def test_published_costs(name: str) -> None:
+    flops = paper_flops(create_backbone(name)) / 1e6
+    assert flops.tolist() == pytest.approx(PUBLISHED_MFLOPS[name], rel=5e-3)
+    cost = relative_cost(create_backbone(name))
+    assert cost[0] == 0
+    assert cost[-1] == 1
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_parameter_counts(name: str) -> None:
+    network = create_backbone(name)
+    backbone, everything = PARAMETERS[name]
+    assert sum(p.numel() for p in network.backbone_parameters()) == backbone
+    paper = create_estimator("paper")
+    assert sum(p.numel() for p in [*network.parameters(), *paper.parameters()]) == everything
+
+
+def test_true_macs_are_those_of_the_published_form() -> None:
+    network = create_backbone("fsrcnn")
+    lr = torch.rand(1, 3, 32, 32)
+    features = network.stage(3, network.stage(2, network.stage(1, lr)))
+    assert isinstance(network.upsample, nn.ConvTranspose2d)
+    with FlopCounterMode(display=False) as counter:
+        for depth in (1, 2, 3):
+            lr = network.stage(depth, lr)
+        nn.ConvTranspose2d.forward(network.upsample, features)
+    assert true_macs(network)[-1] == counter.get_total_flops() / 2
+
+
+def test_estimator_cost() -> None:
+    assert estimator_macs(create_estimator("paper"), 32, 32) == 3_801_216
+    large = (create_estimator(name) for name in ("gain", "paper"))
+    gain, paper = (estimator_macs(estimator, 1024, 1024) for estimator in large)
+    assert gain <= paper
+
+
+def test_rejects() -> None:
+    with pytest.raises(ValueError, match="backbone: expected one of .*fsrcnn.*, got 'vdsr'"):
+        create_backbone("vdsr")
+    with pytest.raises(ValueError, match="scale: expected 2, 3 or 4, got 5"):
+        create_backbone("fsrcnn", 5)
+    with pytest.raises(ValueError, match="estimator: expected one of gain, paper, got 'x'"):
+        create_estimator("x")
+    with pytest.raises(ValueError, match="convention: expected 'paper' or 'macs', got 'ms'"):
+        relative_cost(create_backbone("fsrcnn"), "ms")

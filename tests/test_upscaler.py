@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The whole flow, on an untrained network whose exits differ visibly and whose estimates are fixed."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+import enaf.upscaler
+import enaf_ext
+from enaf.adaptive import AdaptiveNetwork
+from enaf.decision import choose_exits
+from enaf.estimator import create_estimator
+from enaf.models import create_backbone
+from enaf_ext import reference
+from enaf_ext.grid import PatchGrid
+
+
+@pytest.fixture(scope="module")
+def model() -> AdaptiveNetwork:
+    """Untrained, with estimates that differ from patch to patch by a few dB around 30."""
+    torch.manual_seed(0)
+    network, estimator = create_backbone("fsrcnn"), create_estimator("paper")
+    patches = reference.unfold_patches(image(1, 3, 120, 240).float() / 255, PatchGrid(120, 240))
+    with torch.no_grad():
+        last = estimator.last.weight.normal_()
+        spread = estimator(patches)
+        estimator.last.weight.copy_(last * 2 / spread.std(dim=0)[:, None])
+        estimator.last.bias.add_(30 - estimator(patches).mean(dim=0))
+    return AdaptiveNetwork(network, estimator).eval()
+
+
+@pytest.fixture(scope="module")
+def upscaler(model: AdaptiveNetwork) -> enaf_ext.Upscaler:
+    return enaf_ext.Upscaler(model=model)
+
+
+def image(*shape: int, seed: int = 0) -> Tensor:
+    """Flat on the left, ever noisier and brighter to the right, uint8."""
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.rand(shape, generator=generator) * 2 - 1
+    ramp = torch.linspace(0, 1, shape[-1])
+    return (60 + ramp * (100 + 90 * noise)).to(torch.uint8)
+
+
+@pytest.mark.parametrize("shape", [(3, 1, 1), (3, 37, 53), (2, 3, 32, 32), (1, 40, 33), (1, 1, 5, 90), (3, 29, 61)])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.float16, torch.bfloat16])
+def test_any_size_and_dtype(upscaler: enaf_ext.Upscaler, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    lr = image(*shape) if dtype == torch.uint8 else (image(*shape).float() / 255).to(dtype)
+    sr = upscaler(lr, eta=0.5)
+    assert sr.shape == (*shape[:-2], 4 * shape[-2], 4 * shape[-1])
+    assert sr.dtype == dtype
+    if dtype != torch.uint8:
+        assert float(sr.min()) >= 0
+        assert float(sr.max()) <= 1
+
+
+def test_flow_equals_the_slow_one(model: AdaptiveNetwork, upscaler: enaf_ext.Upscaler) -> None:
+    lr = image(2, 3, 61, 75)
+    sr, info = upscaler(lr, eta=0.8, gamma=1.2, return_info=True)
+    grid = PatchGrid(61, 75)
+    unit = lr.float() / 255
+    patches = reference.unfold_patches(unit, grid)
+    edges = reference.edge_score(lr, grid)
+    with torch.inference_mode():
+        psnr = model.estimator(patches)
+        chosen = choose_exits(psnr, edges, upscaler.cost, 0.8, 1.2)
+        outputs = torch.stack([model.network.exit(int(j), patches[n : n + 1])[0] for n, j in enumerate(chosen)])
+        expected = reference.fold_patches(outputs, grid.scaled(4), batch=2)
+    assert len(chosen.unique()) >= 3
+    assert torch.equal(info.exit_index.flatten(), chosen)
+    assert torch.equal(info.edge_score.flatten(), edges)
+    torch.testing.assert_close(info.psnr_db.flatten(0, 2), psnr, rtol=1e-4, atol=1e-3)
+    assert info.exit_index.shape == (2, grid.rows, grid.cols)
+    assert info.grid == grid
+    difference = (sr.float() - expected.clamp(0, 1) * 255).abs()
+    assert float(difference.max()) <= 0.51
+
+
+def test_forced_exits(model: AdaptiveNetwork, upscaler: enaf_ext.Upscaler) -> None:
+    lr = torch.rand(3, 20, 24)
+    for depth in range(4):
+        sr, info = upscaler(lr, force_exit=depth, return_info=True)
+        assert (info.exit_index == depth).all()
+        padded = functional.pad(lr[None], (0, 8, 0, 12), mode="replicate")
+        with torch.inference_mode():
+            expected = model.network.exit(depth, padded)[0, :, :80, :96].clamp(0, 1)
+        torch.testing.assert_close(sr, expected, rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("batch", [1, 3, 7, 64])
+def test_same_bytes_whatever_the_batch(
+    upscaler: enaf_ext.Upscaler, batch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lr = image(3, 90, 120).float() / 255
+    expected = upscaler(lr, eta=0.8)
+    monkeypatch.setattr(enaf.upscaler, "BATCH", batch)
+    assert torch.equal(upscaler(lr, eta=0.8), expected)
+
+
+def test_images_of_a_batch_are_independent(upscaler: enaf_ext.Upscaler) -> None:
+    batch = torch.stack([image(3, 50, 70, seed=seed) for seed in range(3)])
+    together = upscaler(batch, eta=0.8)
+    for one, sr in zip(batch, together, strict=True):
+        assert torch.equal(upscaler(one, eta=0.8), sr)
+
+
+def test_budget(upscaler: enaf_ext.Upscaler) -> None:
+    lr = image(3, 200, 240)
+    for budget in (0.0, 0.3, 0.7, 1.0):
+        _, info = upscaler(lr, budget=budget, return_info=True)
+        assert info.cost["paper"] <= budget + 1e-9
+    _, dearest = upscaler(lr, eta=0.0, return_info=True)
+    assert info.cost["paper"] == pytest.approx(dearest.cost["paper"])
+
+
+def test_cost_by_hand(upscaler: enaf_ext.Upscaler) -> None:
+    _, info = upscaler(image(3, 60, 60), force_exit=3, return_info=True)
+    assert info.cost["paper"] == 1
+    # four patches of 32x32 and an estimator of 3.80 M multiply-accumulates a patch over 60x60, against 60x60 pixels
+    full = 24_920_064 / 1024
+    assert info.cost["macs"] == pytest.approx((4 * 1024 * full + 3_801_216 / 1024 * 3600) / (3600 * full), rel=1e-3)
+    assert set(info.milliseconds) == {"scores", "decision", "exits", "blend"}
+    assert info.cost["ms"] == pytest.approx(sum(info.milliseconds.values()))
+
+
+def test_layout_is_kept(upscaler: enaf_ext.Upscaler) -> None:
+    lr = image(2, 3, 33, 40)
+    expected = upscaler(lr)
+    last = upscaler(lr.contiguous(memory_format=torch.channels_last))
+    assert last.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(last, expected)
+    view = torch.zeros(2, 3, 40, 66, dtype=torch.uint8)[:, :, ::1, ::2].transpose(2, 3)
+    view.copy_(lr)
+    assert torch.equal(upscaler(view), expected)
+
+
+def test_shared_door_with_a_module(model: AdaptiveNetwork, upscaler: enaf_ext.Upscaler) -> None:
+    lr = image(3, 30, 30)
+    assert torch.equal(enaf_ext.upscale(lr, 0.7, 1.0, model=model), upscaler(lr, 0.7, 1.0))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"image": [1]}, TypeError, "image: expected a tensor, got list"),
+        ({"image": torch.zeros(3, 8, 8, dtype=torch.int64)}, TypeError, r"image: expected uint8, .*, got torch\.int64"),
+        ({"image": torch.zeros(8, 8)}, ValueError, r"image: expected \(C, H, W\).*got \(8, 8\)"),
+        ({"image": torch.zeros(4, 8, 8)}, ValueError, r"1 or 3 channels.*got \(4, 8, 8\)"),
+        ({"image": torch.zeros(3, 0, 8)}, ValueError, r"no empty side, got \(3, 0, 8\)"),
+        ({"image": torch.full((3, 8, 8), 200.0)}, ValueError, r"image: expected floating values in \[0, 1\], got \[200"),
+        ({"image": torch.full((3, 8, 8), float("nan"))}, ValueError, r"image: expected floating values in \[0, 1\]"),
+        ({"eta": -1.0}, ValueError, r"eta: expected a finite number of at least 0, got -1\.0"),
+        ({"gamma": float("nan")}, ValueError, "gamma: expected a finite number of at least 0, got nan"),
+        ({"budget": 2.0}, ValueError, r"budget: expected a share between 0 and 1, got 2\.0"),
+        ({"force_exit": 4}, ValueError, "force_exit: expected 0 to 3, got 4"),
+        ({"force_exit": 1, "budget": 0.5}, ValueError, "budget: expected None where force_exit is given"),
+        ({"overlap": 17}, ValueError, "overlap: expected"),
+        ({"patch_size": 0}, ValueError, "patch_size: expected"),
+    ],
+)
+def test_rejects(upscaler: enaf_ext.Upscaler, arguments: dict, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        upscaler(**{"image": torch.zeros(3, 8, 8), **arguments})
+
+
+def test_rejects_models() -> None:
+    with pytest.raises(ValueError, match="model: expected a .safetensors path or one of the shipped models"):
+        enaf_ext.Upscaler(model="esrgan")
+    with pytest.raises(FileNotFoundError, match=r"model: no such file: missing\.safetensors"):
+        enaf_ext.Upscaler(model="missing.safetensors")
+    with pytest.raises(TypeError, match="model: expected an AdaptiveNetwork, got Conv2d"):
+        enaf_ext.Upscaler(model=torch.nn.Conv2d(3, 3, 1))
