@@ -2,16 +2,16 @@
 # SPDX-License-Identifier: Apache-2.0
 # Everything that waits for a GPU, in one command that needs no network: builds, tests, sanitizes and measures. Every step
 # leaves its log and the next one runs whatever becomes of it; the summary comes last.
-#   OUT=DIR             where logs and results go (gpu-results)
-#   PYTHON=python3      an interpreter with a CUDA build of torch, pytest, and for the build cmake, ninja and pybind11
+#   OUT=DIR             where logs and results go (build/gpu-results)
+#   PYTHON=python3      an interpreter with a CUDA build of torch, pytest, cmake, ninja and pybind11
 #   STEPS="build ..."   a part of: facts build load native test sanitize kernels profile upscale
 #   LIMIT=900           seconds that a step may take
-# The package is built in place and used from the tree: nothing is installed. Where pybind11 is missing, the operators alone are
-# built; ENAF_OPERATORS=DIR takes libraries (_operators_*.so) that were built elsewhere.
+# The package is built in place and used from the tree: nothing is installed. ENAF_OPERATORS=DIR takes libraries
+# (_operators_*.so) that were built elsewhere instead of building.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-OUT=${OUT:-gpu-results}
+OUT=${OUT:-build/gpu-results}
 PYTHON=${PYTHON:-python3}
 LIMIT=${LIMIT:-900}
 STEPS=${STEPS:-facts build load native test kernels sanitize profile upscale}
@@ -30,7 +30,7 @@ export TORCH_CUDA_ARCH_LIST=${TORCH_CUDA_ARCH_LIST:-$("$PYTHON" -c \
 step() {
   local name=$1 began=$SECONDS status
   shift
-  echo "== $name: $*"
+  echo "== $name"
   timeout "$LIMIT" "$@" >"$OUT/$name.log" 2>&1
   status=$?
   tail -n 15 "$OUT/$name.log"
@@ -51,13 +51,10 @@ build() {
     cp -v "$ENAF_OPERATORS"/_operators_*.so enaf_ext/
     return
   fi
-  local pybind11
-  pybind11=$("$PYTHON" -c 'import pybind11; print(pybind11.get_cmake_dir())' 2>/dev/null)
-  local targets=(enaf_operators_cpu enaf_operators_cuda)
   cmake -S . -B "$tree" -G Ninja -DENAF_CUDA=ON -DPython3_EXECUTABLE="$(command -v "$PYTHON")" \
-    -DPYTHON_EXECUTABLE="$(command -v "$PYTHON")" ${pybind11:+-Dpybind11_DIR="$pybind11"} || return
-  [ -n "$pybind11" ] && targets+=(_C)
-  cmake --build "$tree" --target "${targets[@]}" || return
+    -DPYTHON_EXECUTABLE="$(command -v "$PYTHON")" \
+    -Dpybind11_DIR="$("$PYTHON" -c 'import pybind11; print(pybind11.get_cmake_dir())')" || return
+  cmake --build "$tree" || return
   cp -v "$tree"/_*.so enaf_ext/
 }
 
@@ -89,7 +86,7 @@ for name in $STEPS; do
   case $name in
     facts | build | load) step "$name" bash -c "$(declare -f "$name"); $name" ;;
     native) step native "$PYTHON" -m pytest -q -p no:cacheprovider tests/test_native.py tests/test_cuda_compile.py ;;
-    test) step test "$PYTHON" -m pytest -q -p no:cacheprovider -ra tests --ignore=tests/test_native.py ;;
+    test) step test "$PYTHON" -m pytest -q -p no:cacheprovider -ra -m "not slow or cuda" tests --ignore=tests/test_native.py ;;
     sanitize)
       for tool in memcheck initcheck; do
         step "sanitize-$tool" bash -c "$(declare -f sanitize); sanitize $tool 'matches_cpu or route or out_of_range'"

@@ -164,7 +164,7 @@ def route_exits(exit_index: Tensor, num_exits: int) -> tuple[Tensor, Tensor]:
 
     Args:
         exit_index: (N,), int64, values in [0, num_exits).
-        num_exits: exits of the network, at least 1.
+        num_exits: exits of the network, at least 1 (and on CUDA at most 64).
 
     Returns:
         order: (N,), int64, a permutation of range(N).

@@ -57,7 +57,7 @@ __global__ void __launch_bounds__(fold_threads)
 // patches: (B*N, C*scale*scale, patch/scale, patch/scale) of any strides; place_of: (B*N,) or null for the grid's own
 // order; out: (B, C, H, W) contiguous.
 template <int V, typename Out, typename In>
-__global__ void __launch_bounds__(fold_threads)
+__global__ void __launch_bounds__(fold_threads, 3)
     fold_kernel(View4<const In> patches, const int64_t* __restrict__ place_of, PatchGrid grid, Window window,
                 int32_t scale, int32_t batch, int32_t channels, Out* __restrict__ out) {
   using A = Accumulator<In>;
