@@ -103,3 +103,4 @@ for name in $STEPS; do
 done
 
 printf '%s\n' "${SUMMARY[@]}" | tee "$OUT/summary.txt"
+! grep -q failed "$OUT/summary.txt"
