@@ -53,9 +53,7 @@ def test_values_out_of_range_are_clamped(device: torch.device) -> None:
     grid = PatchGrid(4, 4, 4, 0)
     wild = torch.tensor([float("nan"), float("-inf"), -1.0, 0.0, 1.0, 2.0, float("inf"), 0.5] * 2, device=device)
     tame = torch.tensor([0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 0.5] * 2, device=device)
-    assert torch.equal(
-        ops.edge_score(wild.view(1, 1, 4, 4), grid), ops.edge_score(tame.view(1, 1, 4, 4), grid)
-    )
+    assert torch.equal(ops.edge_score(wild.view(1, 1, 4, 4), grid), ops.edge_score(tame.view(1, 1, 4, 4), grid))
 
 
 def test_opcheck(device: torch.device) -> None:

@@ -8,7 +8,7 @@ import torch
 
 from enaf.adaptive import AdaptiveNetwork
 from enaf.estimator import create_estimator
-from enaf.evaluate.protocol import EvaluatedImage, cheapest_within, evaluate_image, estimator_error, sweep, uniform_psnr
+from enaf.evaluate.protocol import EvaluatedImage, cheapest_within, estimator_error, evaluate_image, sweep, uniform_psnr
 from enaf.models import create_backbone
 
 

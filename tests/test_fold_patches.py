@@ -20,7 +20,9 @@ def patches_of(case: Case, scale: int, dtype: torch.dtype, device: torch.device,
     """Patches before a pixel shuffle by `scale`, some values out of [0, 1]."""
     shape = (case.count, case.channels * scale * scale, case.patch_size, case.patch_size)
     if layout == "sliced":
-        return (torch.rand(2 * shape[0], shape[1], shape[2] + 1, shape[3], device=device) * 1.2 - 0.1).to(dtype)[::2, :, 1:]
+        return (torch.rand(2 * shape[0], shape[1], shape[2] + 1, shape[3], device=device) * 1.2 - 0.1).to(dtype)[
+            ::2, :, 1:
+        ]
     patches = (torch.rand(shape, device=device) * 1.2 - 0.1).to(dtype)
     return patches.contiguous(memory_format=torch.channels_last) if layout == "channels_last" else patches
 
@@ -53,7 +55,9 @@ def test_grid_that_is_no_multiple_of_the_shuffle(device: torch.device) -> None:
     grid = PatchGrid(29, 41, 12, 5)
     patches = torch.rand(grid.num_patches, 3 * 16, 3, 3, device=device).contiguous(memory_format=torch.channels_last)
     for window in ops.WINDOWS:
-        assert_close(ops.fold_patches(patches, grid, window=window), reference.fold_patches(patches, grid, window=window))
+        assert_close(
+            ops.fold_patches(patches, grid, window=window), reference.fold_patches(patches, grid, window=window)
+        )
 
 
 def test_rounding(device: torch.device) -> None:
@@ -192,10 +196,28 @@ PATCHES = torch.zeros(4, 3, 4, 4)
         (PATCHES[..., :2, :2], None, {}, ValueError, "patches: expected channels in a multiple of 4, got 3"),
         (PATCHES, torch.arange(3), {}, ValueError, "order: expected 4 indices, got 3"),
         (PATCHES, torch.arange(4.0), {}, TypeError, "order: expected int64, got torch.float32"),
-        (PATCHES, torch.tensor([0, 1, 2, 4]), {}, RuntimeError, "fold_patches: order: expected 0 <= order < 4, got 4 at 3"),
-        (PATCHES, torch.tensor([0, 1, 2, 1]), {}, RuntimeError, "fold_patches: order: expected a permutation, got 1 twice"),
+        (
+            PATCHES,
+            torch.tensor([0, 1, 2, 4]),
+            {},
+            RuntimeError,
+            "fold_patches: order: expected 0 <= order < 4, got 4 at 3",
+        ),
+        (
+            PATCHES,
+            torch.tensor([0, 1, 2, 1]),
+            {},
+            RuntimeError,
+            "fold_patches: order: expected a permutation, got 1 twice",
+        ),
         (PATCHES, None, {"window": "hann"}, ValueError, "window: expected one of average, linear, sum, got 'hann'"),
-        (PATCHES, None, {"dtype": torch.int32}, TypeError, "dtype: expected a floating dtype, uint8 or uint16, got torch.int32"),
+        (
+            PATCHES,
+            None,
+            {"dtype": torch.int32},
+            TypeError,
+            "dtype: expected a floating dtype, uint8 or uint16, got torch.int32",
+        ),
     ],
 )
 def test_rejects(

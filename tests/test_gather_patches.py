@@ -12,8 +12,10 @@ from enaf_ext.grid import PatchGrid
 
 def order_of(case: Case, device: torch.device) -> torch.Tensor:
     """Some patches, in no order, some twice."""
-    return torch.randint(case.count, (case.count + 3,), device=device) if case.count else torch.empty(
-        0, dtype=torch.int64, device=device
+    return (
+        torch.randint(case.count, (case.count + 3,), device=device)
+        if case.count
+        else torch.empty(0, dtype=torch.int64, device=device)
     )
 
 
@@ -96,13 +98,16 @@ def test_compile_fullgraph(device: torch.device) -> None:
         (torch.tensor([0.0]), None, TypeError, "order: expected int64, got torch.float32"),
         (torch.tensor([[0]]), None, ValueError, r"order: expected one dimension, got shape \(1, 1\)"),
         (torch.tensor([0], device="meta"), None, ValueError, "order: expected device cpu, got meta"),
-        (torch.tensor([0]), torch.uint8, TypeError, "dtype: expected a floating dtype or torch.float32, got torch.uint8"),
+        (
+            torch.tensor([0]),
+            torch.uint8,
+            TypeError,
+            "dtype: expected a floating dtype or torch.float32, got torch.uint8",
+        ),
         (torch.tensor([0, 4]), None, RuntimeError, "gather_patches: order: expected 0 <= order < 4, got 4 at 1"),
         (torch.tensor([-1]), None, RuntimeError, "gather_patches: order: expected 0 <= order < 4, got -1 at 0"),
     ],
 )
-def test_rejects(
-    order: torch.Tensor, dtype: torch.dtype | None, error: type[Exception], message: str
-) -> None:
+def test_rejects(order: torch.Tensor, dtype: torch.dtype | None, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         ops.gather_patches(torch.zeros(1, 1, 8, 8), PatchGrid(8, 8, 4, 0), order, dtype=dtype)

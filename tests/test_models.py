@@ -84,7 +84,7 @@ def test_estimator_cost() -> None:
 
 
 def test_rejects() -> None:
-    with pytest.raises(ValueError, match="backbone: expected one of .*fsrcnn.*, got 'vdsr'"):
+    with pytest.raises(ValueError, match=r"backbone: expected one of .*fsrcnn.*, got 'vdsr'"):
         create_backbone("vdsr")
     with pytest.raises(ValueError, match="scale: expected 2, 3 or 4, got 5"):
         create_backbone("fsrcnn", 5)

@@ -100,7 +100,9 @@ def test_interrupted_run_ends_in_the_same_weights(photographs: Path, trained: Pa
 
 
 def test_it_learns(photographs: Path, tmp_path: Path) -> None:
-    config = TrainConfig(**{**TINY.__dict__, "backbone_steps": 150, "exits_steps": 30, "log_every": 10, "warmup_steps": 5})
+    config = TrainConfig(
+        **{**TINY.__dict__, "backbone_steps": 150, "exits_steps": 30, "log_every": 10, "warmup_steps": 5}
+    )
     run = tmp_path / "run"
     start_run(config, photographs, run, threads=1, quiet=True)
     losses = [

@@ -150,7 +150,11 @@ def test_shared_door_with_a_module(model: AdaptiveNetwork, upscaler: enaf_ext.Up
         ({"image": torch.zeros(8, 8)}, ValueError, r"image: expected \(C, H, W\).*got \(8, 8\)"),
         ({"image": torch.zeros(4, 8, 8)}, ValueError, r"1 or 3 channels.*got \(4, 8, 8\)"),
         ({"image": torch.zeros(3, 0, 8)}, ValueError, r"no empty side, got \(3, 0, 8\)"),
-        ({"image": torch.full((3, 8, 8), 200.0)}, ValueError, r"image: expected floating values in \[0, 1\], got \[200"),
+        (
+            {"image": torch.full((3, 8, 8), 200.0)},
+            ValueError,
+            r"image: expected floating values in \[0, 1\], got \[200",
+        ),
         ({"image": torch.full((3, 8, 8), float("nan"))}, ValueError, r"image: expected floating values in \[0, 1\]"),
         ({"eta": -1.0}, ValueError, r"eta: expected a finite number of at least 0, got -1\.0"),
         ({"gamma": float("nan")}, ValueError, "gamma: expected a finite number of at least 0, got nan"),
@@ -167,7 +171,7 @@ def test_rejects(upscaler: enaf_ext.Upscaler, arguments: dict, error: type[Excep
 
 
 def test_rejects_models() -> None:
-    with pytest.raises(ValueError, match="model: expected a .safetensors path or one of the shipped models"):
+    with pytest.raises(ValueError, match=r"model: expected a \.safetensors path or one of the shipped models"):
         enaf_ext.Upscaler(model="esrgan")
     with pytest.raises(FileNotFoundError, match=r"model: no such file: missing\.safetensors"):
         enaf_ext.Upscaler(model="missing.safetensors")

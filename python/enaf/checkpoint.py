@@ -48,7 +48,10 @@ def save_model(model: AdaptiveNetwork, path: Path | str, notes: Mapping[str, str
         notes: further header entries, for instance the recipe.
     """
     path = Path(path)
-    tensors = {name: t.detach().float().cpu().clone(memory_format=torch.contiguous_format) for name, t in model.state_dict().items()}
+    tensors = {
+        name: t.detach().float().cpu().clone(memory_format=torch.contiguous_format)
+        for name, t in model.state_dict().items()
+    }
     header = {
         **(notes or {}),
         "format": FORMAT,
@@ -108,7 +111,9 @@ def load_model(model: str | os.PathLike[str], scale: int = 4) -> AdaptiveNetwork
             if path.suffix == ".safetensors" or os.sep in name:
                 raise FileNotFoundError(f"model: no such file: {name}")
             known = ", ".join(shipped) or "none are installed"
-            raise ValueError(f"model: expected a .safetensors path or one of the shipped models ({known}), got {name!r}")
+            raise ValueError(
+                f"model: expected a .safetensors path or one of the shipped models ({known}), got {name!r}"
+            )
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}

@@ -8,6 +8,7 @@ convolutions charged at every output pixel, no estimator, no overlap); ``macs`` 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -56,7 +57,7 @@ def _exit_costs(network: MultiExitNetwork, patch_size: int) -> list[tuple[float,
     parameter = next(network.parameters())
     patch = torch.zeros(1, 3, patch_size, patch_size, dtype=parameter.dtype, device=parameter.device)
     learned = range(1, network.num_exits)
-    return [(0.0, 0.0)] + [_count(network, lambda depth=depth: network.exit(depth, patch)) for depth in learned]
+    return [(0.0, 0.0)] + [_count(network, partial(network.exit, depth, patch)) for depth in learned]
 
 
 def paper_flops(network: MultiExitNetwork, patch_size: int = 32) -> Tensor:

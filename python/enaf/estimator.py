@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import ClassVar
 
 import torch
@@ -129,7 +130,7 @@ class PaperEstimator(Estimator):
         super().__init__(num_exits)
         widths = (128, 128, 128, 128, 32)
         layers: list[nn.Module] = [nn.Conv2d(3, 128, CELL, stride=CELL)]
-        for source, target in zip(widths[:-1], widths[1:], strict=True):
+        for source, target in pairwise(widths):
             layers += [nn.LeakyReLU(0.1), nn.Conv2d(source, target, 1)]
         self.layers = nn.Sequential(*layers)
         self.last = nn.Linear(32, num_exits)

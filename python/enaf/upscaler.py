@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import threading
 import time
 from dataclasses import dataclass, field
+from typing import Literal, TypeAlias, overload
 
 import torch
 from torch import Tensor
@@ -18,10 +20,12 @@ from . import cost
 from .adaptive import AdaptiveNetwork
 from .checkpoint import load_model
 from .decision import choose_exits, eta_for_budget
-from .models import MultiExitNetwork
+from .models import MultiExitNetwork, channels_last
 
 BATCH = 32
 """Patches a convolution sees at once: enough to fill two cores, few enough for their activations to stay in cache."""
+
+Model: TypeAlias = "str | os.PathLike[str] | AdaptiveNetwork"
 
 _IMAGE_DTYPES = (torch.uint8, torch.float16, torch.bfloat16, torch.float32)
 
@@ -86,7 +90,7 @@ class Upscaler:
         TypeError: a module that is no ``AdaptiveNetwork``.
     """
 
-    def __init__(self, model: str | os.PathLike[str] | AdaptiveNetwork = "fsrcnn", scale: int = 4) -> None:
+    def __init__(self, model: Model = "fsrcnn", scale: int = 4) -> None:
         if isinstance(model, torch.nn.Module):
             if not isinstance(model, AdaptiveNetwork):
                 raise TypeError(f"model: expected an AdaptiveNetwork, got {type(model).__name__}")
@@ -96,14 +100,25 @@ class Upscaler:
             model = load_model(model, scale)
         self.scale = scale
         self.cost = cost.relative_cost(model.network)
-        self._model = model.eval().to(memory_format=torch.channels_last)
-        self._on_device: dict[torch.device, AdaptiveNetwork] = {}
+        self._models = {torch.device("cpu"): channels_last(copy.deepcopy(model).cpu().float().eval())}
         self._lock = threading.Lock()
 
     @property
     def num_exits(self) -> int:
         """E, bicubic included."""
-        return self._model.network.num_exits
+        return len(self.cost)
+
+    @overload
+    def __call__(
+        self, image: Tensor, eta: float = ..., gamma: float = ..., *, budget: float | None = ...,
+        force_exit: int | None = ..., patch_size: int = ..., overlap: int = ..., return_info: Literal[False] = ...,
+    ) -> Tensor: ...  # fmt: skip
+
+    @overload
+    def __call__(
+        self, image: Tensor, eta: float = ..., gamma: float = ..., *, budget: float | None = ...,
+        force_exit: int | None = ..., patch_size: int = ..., overlap: int = ..., return_info: Literal[True],
+    ) -> tuple[Tensor, UpscaleInfo]: ...  # fmt: skip
 
     @torch.inference_mode()
     def __call__(
@@ -163,13 +178,11 @@ class Upscaler:
 
     def _model_on(self, device: torch.device) -> AdaptiveNetwork:
         with self._lock:
-            if device not in self._on_device:
-                self._on_device[device] = self._model.to(device)
-            return self._on_device[device]
+            if device not in self._models:
+                self._models[device] = copy.deepcopy(self._models[torch.device("cpu")]).to(device)
+            return self._models[device]
 
-    def _check(
-        self, image: Tensor, eta: float, gamma: float, budget: float | None, force_exit: int | None
-    ) -> Tensor:
+    def _check(self, image: Tensor, eta: float, gamma: float, budget: float | None, force_exit: int | None) -> Tensor:
         """Every complaint about arguments, before any work; the image as (B, C, H, W)."""
         if not isinstance(image, Tensor):
             raise TypeError(f"image: expected a tensor, got {type(image).__name__}")
@@ -213,9 +226,7 @@ def run_exits(network: MultiExitNetwork, rgb: Tensor, grid: PatchGrid, order: Te
     """
     scale, size = network.scale, grid.patch_size
     side, channels = (scale * size, 3) if network.shuffled else (size, 3 * scale * scale)
-    patches = torch.empty(
-        (running[0], channels, side, side), device=rgb.device, memory_format=torch.channels_last
-    )
+    patches = torch.empty((running[0], channels, side, side), device=rgb.device, memory_format=torch.channels_last)
     for start in range(0, running[1], BATCH):
         stop = min(start + BATCH, running[1])
         features = lr = ops.gather_patches(rgb, grid, order[start:stop], dtype=torch.float32, channels_last=True)
@@ -226,9 +237,7 @@ def run_exits(network: MultiExitNetwork, rgb: Tensor, grid: PatchGrid, order: Te
             features = network.stage(depth, features[:active])
             staying = max(0, min(running[depth + 1], stop) - start)
             if staying < active:
-                patches[start + staying : start + active] = network.tail(
-                    depth, features[staying:], lr[staying:active]
-                )
+                patches[start + staying : start + active] = network.tail(depth, features[staying:], lr[staying:active])
     if running[1] < running[0]:
         patches[running[1] :] = ops.bicubic_patches(
             rgb, grid, order[running[1] :], scale, dtype=torch.float32, channels_last=True, shuffled=network.shuffled
@@ -259,12 +268,28 @@ _shared: dict[tuple[str, int], Upscaler] = {}
 _shared_lock = threading.Lock()
 
 
+@overload
+def upscale(
+    image: Tensor, eta: float = ..., gamma: float = ..., *, model: Model = ..., scale: int = ...,
+    budget: float | None = ..., force_exit: int | None = ..., patch_size: int = ..., overlap: int = ...,
+    return_info: Literal[False] = ...,
+) -> Tensor: ...  # fmt: skip
+
+
+@overload
+def upscale(
+    image: Tensor, eta: float = ..., gamma: float = ..., *, model: Model = ..., scale: int = ...,
+    budget: float | None = ..., force_exit: int | None = ..., patch_size: int = ..., overlap: int = ...,
+    return_info: Literal[True],
+) -> tuple[Tensor, UpscaleInfo]: ...  # fmt: skip
+
+
 def upscale(
     image: Tensor,
     eta: float = 1.0,
     gamma: float = 1.0,
     *,
-    model: str | os.PathLike[str] | AdaptiveNetwork = "fsrcnn",
+    model: Model = "fsrcnn",
     scale: int = 4,
     budget: float | None = None,
     force_exit: int | None = None,
@@ -310,13 +335,5 @@ def upscale(
             if key not in _shared:
                 _shared[key] = Upscaler(model, scale)
             upscaler = _shared[key]
-    return upscaler(
-        image,
-        eta,
-        gamma,
-        budget=budget,
-        force_exit=force_exit,
-        patch_size=patch_size,
-        overlap=overlap,
-        return_info=return_info,
-    )
+    keywords = {"budget": budget, "force_exit": force_exit, "patch_size": patch_size, "overlap": overlap}
+    return upscaler(image, eta, gamma, return_info=return_info, **keywords)  # type: ignore[call-overload]  # a bool

@@ -17,11 +17,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default="fsrcnn", help="shipped model or .safetensors file (default: %(default)s)")
     parser.add_argument("--scale", type=int, default=4, help="of the model (default: %(default)s)")
     parser.add_argument(
-        "--eta", type=float, nargs="+", default=[0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 1.5, 2, 3], help="settings to report"
+        "--eta",
+        type=float,
+        nargs="+",
+        default=[0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 1.5, 2, 3],
+        help="settings to report",
     )
     parser.add_argument("--gamma", type=float, default=1.0, help="bonus in dB on blank patches (default: %(default)s)")
     parser.add_argument(
-        "--crop", type=int, nargs=2, metavar=("W", "H"), help="only the centre of each original, corner at multiples of 4"
+        "--crop",
+        type=int,
+        nargs=2,
+        metavar=("W", "H"),
+        help="only the centre of each original, corner at multiples of 4",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures here")
 

@@ -19,7 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, metavar="DIR", help="folder of training images, searched recursively")
     parser.add_argument("--out", type=Path, metavar="RUN", help="folder of the run: log, curves, checkpoints, model")
     parser.add_argument("--resume", type=Path, metavar="RUN", help="go on with this run, with its own data and numbers")
-    parser.add_argument("--validation", type=Path, metavar="DIR", help="validation images (default: some of the training)")
+    parser.add_argument(
+        "--validation", type=Path, metavar="DIR", help="validation images (default: some of the training)"
+    )
     parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: torch's own choice)")
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress bar")
     numbers = parser.add_argument_group("numbers of the run")
@@ -46,7 +48,9 @@ def run(arguments: argparse.Namespace) -> int:
     from enaf.train.run import resume_run, start_run
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    given = {entry.name: value for entry in fields(TrainConfig) if (value := getattr(arguments, entry.name)) is not None}
+    given = {
+        entry.name: value for entry in fields(TrainConfig) if (value := getattr(arguments, entry.name)) is not None
+    }
     try:
         if arguments.resume is not None:
             if arguments.data or arguments.out or arguments.validation or given:

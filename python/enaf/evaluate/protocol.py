@@ -104,7 +104,11 @@ class Point:
 
 
 def sweep(
-    model: AdaptiveNetwork, images: Sequence[EvaluatedImage], etas: Sequence[float], gamma: float = 1.0, oracle: bool = False
+    model: AdaptiveNetwork,
+    images: Sequence[EvaluatedImage],
+    etas: Sequence[float],
+    gamma: float = 1.0,
+    oracle: bool = False,
 ) -> list[Point]:
     """PSNR (mean over images) and cost (mean over all patches) for each eta.
 

@@ -77,7 +77,9 @@ def evaluate_folder(
     for path in paths:
         hr = read_rgb(path)
         if crop is not None:
-            top, left = (max(0, side - wanted) // 2 // 4 * 4 for side, wanted in zip(hr.shape[1:], crop[::-1], strict=True))
+            top, left = (
+                max(0, side - wanted) // 2 // 4 * 4 for side, wanted in zip(hr.shape[1:], crop[::-1], strict=True)
+            )
             hr = hr[:, top : top + crop[1], left : left + crop[0]].contiguous()
         images.append(evaluate_image(model, hr))
     exits = uniform_psnr(model, images)

@@ -2,7 +2,7 @@
 """Multi-exit backbones."""
 
 from . import fsrcnn as fsrcnn
-from .multi_exit import MultiExitNetwork, bicubic
+from .multi_exit import MultiExitNetwork, bicubic, channels_last
 from .registry import backbone_names, create_backbone, register_backbone
 
-__all__ = ["MultiExitNetwork", "backbone_names", "bicubic", "create_backbone", "register_backbone"]
+__all__ = ["MultiExitNetwork", "backbone_names", "bicubic", "channels_last", "create_backbone", "register_backbone"]

@@ -53,11 +53,13 @@ class FSRCNN(MultiExitNetwork):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, a=0.25, nonlinearity="leaky_relu")
                 _pass_colours(module.weight)
-                nn.init.zeros_(module.bias)
             elif isinstance(module, SubPixelTransposedConvolution):
                 nn.init.normal_(module.weight, std=0.001)
-                _interpolate_colours(module.weight, module.scale, module.padding[0])
-                nn.init.zeros_(module.bias)
+                _interpolate_colours(module.weight, module.scale, _PADDING[module.scale])
+            else:
+                continue
+            assert module.bias is not None
+            nn.init.zeros_(module.bias)
 
     def stage(self, depth: int, features: Tensor) -> Tensor:
         if depth == 1:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -80,6 +80,14 @@ class MultiExitNetwork(nn.Module, ABC):
             features = self.stage(depth, features)
             outputs.append(self.pixels(self.tail(depth, features, lr)))
         return outputs
+
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+def channels_last(module: Module) -> Module:
+    """``module`` with its convolutions' weights laid out for channels_last images, in place."""
+    return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in the stubs
 
 
 def bicubic(lr: Tensor, scale: int) -> Tensor:

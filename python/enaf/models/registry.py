@@ -36,4 +36,4 @@ def create_backbone(name: str, scale: int = 4) -> MultiExitNetwork:
     """
     if name not in _BACKBONES:
         raise ValueError(f"backbone: expected one of {', '.join(backbone_names())}, got {name!r}")
-    return _BACKBONES[name](scale=scale)  # type: ignore[call-arg]  # every backbone takes its scale
+    return _BACKBONES[name](scale=scale)

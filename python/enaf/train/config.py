@@ -17,7 +17,9 @@ class TrainConfig:
     resample_share: float = field(default=0.4, metadata={"help": "share of patches from resized images"})
     resample_low: float = field(default=0.5, metadata={"help": "smallest resizing factor"})
     resample_high: float = field(default=2.5, metadata={"help": "largest resizing factor"})
-    validation_images: int = field(default=12, metadata={"help": "training images held out where --validation is absent"})
+    validation_images: int = field(
+        default=12, metadata={"help": "training images held out where --validation is absent"}
+    )
     optimizer: str = field(default="soap", metadata={"help": "adam (the paper's) or soap (several times fewer steps)"})
     ema_decay: float = field(default=0.999, metadata={"help": "decay of the averaged weights that are kept"})
     gradient_clip: float = field(default=1.0, metadata={"help": "largest gradient norm; 0 = none"})
@@ -27,7 +29,9 @@ class TrainConfig:
     backbone_steps: int = field(default=20_000, metadata={"help": "phase 1: steps"})
     backbone_batch: int = field(default=16, metadata={"help": "phase 1: patches a step"})
     backbone_learning_rate: float = field(default=3e-3, metadata={"help": "phase 1: learning rate"})
-    backbone_l2_share: float = field(default=1.0, metadata={"help": "phase 1: last share of the steps on squared error"})
+    backbone_l2_share: float = field(
+        default=1.0, metadata={"help": "phase 1: last share of the steps on squared error"}
+    )
 
     exits_steps: int = field(default=20_000, metadata={"help": "phase 2: steps"})
     exits_batch: int = field(default=16, metadata={"help": "phase 2: patches a step"})

@@ -96,7 +96,9 @@ def load_pairs(paths: list[Path], scale: int, patch_size: int = 1) -> list[Image
     return pairs
 
 
-def resampled(pairs: list[ImagePair], scale: int, patch_size: int, low: float, high: float, seed: int) -> list[ImagePair]:
+def resampled(
+    pairs: list[ImagePair], scale: int, patch_size: int, low: float, high: float, seed: int
+) -> list[ImagePair]:
     """One more version of each image at a random size between ``low`` and ``high`` (log-uniform).
 
     Large photographs are softer than small ones; enlarged versions stand for them, reduced ones for fine texture.
@@ -154,7 +156,8 @@ class PatchSampler:
     def batch(self, step: int, size: int) -> tuple[Tensor, Tensor]:
         """LR (size, 3, P+2m, P+2m) and HR (size, 3, s*P, s*P), float32 in [0, 1]."""
         generator = np.random.default_rng([self.seed, 2, step])
-        lr_patches, hr_patches = [], []
+        lr_patches: list[Tensor] = []
+        hr_patches: list[Tensor] = []
         for image in self._images(generator, size):
             lr, hr = self._crop(self.pairs[image], generator)
             turns, flip = int(generator.integers(4)), bool(generator.integers(2))

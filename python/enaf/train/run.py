@@ -15,7 +15,7 @@ import torch
 from enaf.adaptive import AdaptiveNetwork
 from enaf.checkpoint import save_model
 from enaf.estimator import create_estimator
-from enaf.models import create_backbone
+from enaf.models import channels_last, create_backbone
 
 from . import curves, data
 from .config import TrainConfig
@@ -94,8 +94,8 @@ def resume_run(run: Path, threads: int = 0, quiet: bool = False) -> Path:
     validation = data.load_pairs(held_out, config.scale, config.patch_size)
 
     torch.manual_seed(config.seed)
-    network = create_backbone(config.backbone, config.scale).to(memory_format=torch.channels_last)
-    estimator = create_estimator(config.estimator, network.num_exits).to(memory_format=torch.channels_last)
+    network = channels_last(create_backbone(config.backbone, config.scale))
+    estimator = channels_last(create_estimator(config.estimator, network.num_exits))
     trainer = Trainer(config, run, {"network": network, "estimator": estimator}, quiet)
     sampler = data.PatchSampler(groups, shares, config.patch_size, config.scale, config.seed)
     trainer.run_phase(backbone_phase(config, network, sampler, validation))

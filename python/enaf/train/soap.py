@@ -54,6 +54,7 @@ class SOAP(torch.optim.Optimizer):
     def _update(self, parameter: Tensor, group: dict[str, Any]) -> None:
         beta1, beta2 = group["betas"]
         state = self.state[parameter]
+        assert parameter.grad is not None
         gradient = parameter.grad.reshape(parameter.shape[0], -1) if parameter.dim() > 1 else parameter.grad
         preconditioned = gradient.dim() > 1
         if not state:
