@@ -148,9 +148,8 @@ def main() -> None:
             sr, info = upscaler(image, eta, return_info=True)
             near = float(-10 * torch.log10(((sr.float() - full) / 255).square().mean()))
             note = f"published cost {info.cost['paper']:.0%}, true {info.cost['macs']:.0%}, {near:.1f} dB to the full network"
-            rows.append(
-                attempt(size, f"ENAF eta {eta:g}", partial(_call, upscaler, image, eta), device, seconds=arguments.seconds, note=note)
-            )  # fmt: skip
+            call = partial(_call, upscaler, image, eta)
+            rows.append(attempt(size, f"ENAF eta {eta:g}", call, device, seconds=arguments.seconds, note=note))
         peers = {
             "bicubic everywhere (exit 0)": lambda image: upscaler(image, force_exit=0),
             "full network, tiled (exit 3)": lambda image: upscaler(image, force_exit=upscaler.num_exits - 1),
@@ -160,7 +159,9 @@ def main() -> None:
         if device.type == "cpu":
             peers["one patch at a time, eta 0.3"] = patch_loop(upscaler, load_model(arguments.model), 0.3)
         for name, peer in peers.items():
-            rows.append(attempt(size, name, lambda _, peer=peer, image=image: peer(image), device, seconds=arguments.seconds))
+            rows.append(
+                attempt(size, name, lambda _, peer=peer, image=image: peer(image), device, seconds=arguments.seconds)
+            )
         report.add(rows)
         for eta in (0.0, 0.3, 1.0):
             by_stage = ", ".join(f"{name} {value:.1f} ms" for name, value in stages(upscaler, image, eta).items())
@@ -176,6 +177,10 @@ def main() -> None:
 
 def _call(upscaler: Upscaler, image: Tensor, eta: float, _: int) -> object:
     return upscaler(image, eta)
+
+
+def _peer(peer: Callable[[Tensor], Tensor], image: Tensor, _: int) -> object:
+    return peer(image)
 
 
 if __name__ == "__main__":

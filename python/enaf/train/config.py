@@ -42,6 +42,9 @@ class TrainConfig:
     exits_l2_share: float = field(default=1.0, metadata={"help": "phase 2: last share of the steps on squared error"})
 
     estimator: str = field(default="gain", metadata={"help": "estimator: paper or gain"})
+    estimator_resample_share: float = field(default=0.6, metadata={"help": "phase 3: share from resized images"})
+    estimator_resample_low: float = field(default=0.7, metadata={"help": "phase 3: smallest resizing factor"})
+    estimator_resample_high: float = field(default=4.0, metadata={"help": "phase 3: largest resizing factor"})
     estimator_patches: int = field(default=60_000, metadata={"help": "phase 3: patches whose exits are computed once"})
     estimator_steps: int = field(default=20_000, metadata={"help": "phase 3: steps"})
     estimator_batch: int = field(default=128, metadata={"help": "phase 3: patches a step"})
@@ -57,5 +60,7 @@ class TrainConfig:
                 raise ValueError(f"{name}: expected at least {least}, got {getattr(self, name)}")
         if self.optimizer not in ("adam", "soap"):
             raise ValueError(f"optimizer: expected adam or soap, got {self.optimizer!r}")
-        if not 0 < self.resample_low <= self.resample_high:
-            raise ValueError(f"resample_low: expected 0 < low <= high, got {self.resample_low}, {self.resample_high}")
+        for prefix in ("", "estimator_"):
+            low, high = getattr(self, f"{prefix}resample_low"), getattr(self, f"{prefix}resample_high")
+            if not 0 < low <= high:
+                raise ValueError(f"{prefix}resample_low: expected 0 < low <= high, got {low}, {high}")

@@ -9,6 +9,7 @@ import platform
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -87,23 +88,28 @@ def resume_run(run: Path, threads: int = 0, quiet: bool = False) -> Path:
         training, held_out = paths, data.list_images(Path(description["validation"]))
     log.info("reading %d images", len(paths))
     pairs = data.load_pairs(training, config.scale, config.patch_size)
-    soft = data.resampled(
-        pairs, config.scale, config.patch_size, config.resample_low, config.resample_high, config.seed
-    )
-    groups, shares = [pairs, soft], [1 - config.resample_share, config.resample_share]
     validation = data.load_pairs(held_out, config.scale, config.patch_size)
 
     torch.manual_seed(config.seed)
     network = channels_last(create_backbone(config.backbone, config.scale))
     estimator = channels_last(create_estimator(config.estimator, network.num_exits))
     trainer = Trainer(config, run, {"network": network, "estimator": estimator}, quiet)
-    sampler = data.PatchSampler(groups, shares, config.patch_size, config.scale, config.seed)
-    trainer.run_phase(backbone_phase(config, network, sampler, validation))
-    trainer.run_phase(exits_phase(config, network, sampler, validation))
-    with_margin = {"patch_size": config.patch_size, "scale": config.scale, "margin": estimator.margin}
-    surroundings = data.PatchSampler(groups, shares, seed=config.seed + 1, **with_margin)
-    unseen = data.PatchSampler([validation], [1.0], seed=config.seed + 2, **with_margin)
-    trainer.run_phase(estimator_phase(config, network, estimator, surroundings, unseen, quiet))
+    size, scale = config.patch_size, config.scale
+
+    def resampled(prefix: str, seed: int) -> dict[str, Any]:
+        """The images and as many resized ones, with the shares that a phase wants of them."""
+        low, high, share = (getattr(config, f"{prefix}resample_{name}") for name in ("low", "high", "share"))
+        soft = data.resampled(pairs, scale, size, low, high, seed)
+        return {"groups": [pairs, soft], "shares": [1 - share, share], "patch_size": size, "scale": scale, "seed": seed}
+
+    if {"backbone", "exits"} - set(trainer.finished):
+        sampler = data.PatchSampler(**resampled("", config.seed))
+        trainer.run_phase(backbone_phase(config, network, sampler, validation))
+        trainer.run_phase(exits_phase(config, network, sampler, validation))
+    if "estimator" not in trainer.finished:
+        training_patches = data.PatchSampler(**resampled("estimator_", config.seed + 1), margin=estimator.margin)
+        unseen = data.PatchSampler([validation], [1.0], size, scale, config.seed + 2, margin=estimator.margin)
+        trainer.run_phase(estimator_phase(config, network, estimator, training_patches, unseen, quiet))
     curves.draw(trainer.journal.entries(), run / "curves.png")
     model = run / "model.safetensors"
     save_model(AdaptiveNetwork(network, estimator), model, {"data_sha256": description["data_sha256"]})
