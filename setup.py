@@ -53,7 +53,9 @@ def run(command: list[str]) -> None:
             lines.append(line.rstrip())
             print(lines[-1], flush=True)
     if process.returncode:
-        first = next((i for i, line in enumerate(lines) if any(word in line.lower() for word in REPORTED)), len(lines) - 8)
+        first = next(
+            (i for i, line in enumerate(lines) if any(word in line.lower() for word in REPORTED)), len(lines) - 8
+        )
         cause = "\n".join(lines[max(first, 0) :][:12])
         raise SystemExit(f"\nenaf_ext: the native build failed. `{' '.join(command[:3])} ...` said first:\n{cause}")
 

@@ -8,8 +8,8 @@
 
 namespace enaf {
 
-// Output `scale * i + phase` is the sum over k of weight[k] * input[clamp(i + first + k)]: all outputs of a phase share their
-// weights, because the scale is an integer.
+// Output `scale * i + phase` is the sum over k of weight[k] * input[clamp(i + first + k)]: all outputs of a phase share
+// their weights, because the scale is an integer.
 template <typename A>
 struct BicubicPhase {
   int32_t first;  // -2 or -1
@@ -37,6 +37,8 @@ ENAF_HOST_DEVICE BicubicPhase<A> bicubic_phase(int32_t phase, int32_t scale) {
   return {before ? -2 : -1, {cubic_far(t + A(1)), cubic_near(t), cubic_near(A(1) - t), cubic_far(A(2) - t)}};
 }
 
-ENAF_HOST_DEVICE int32_t clamp_index(int32_t i, int32_t n) { return i < 0 ? 0 : (i < n ? i : n - 1); }
+ENAF_HOST_DEVICE int32_t clamp_index(int32_t i, int32_t n) {
+  return i < 0 ? 0 : (i < n ? i : n - 1);
+}
 
 }  // namespace enaf

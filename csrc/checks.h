@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Argument checks of the native entries. The Python wrappers raise first and with better types; these keep direct calls of
-// torch.ops.enaf_ext safe. Call them before parallel_for: a message thrown inside it is lost.
+// Argument checks of the native entries. The Python wrappers raise first and with better types; these keep direct calls
+// of torch.ops.enaf_ext safe. Call them before parallel_for: a message thrown inside it is lost.
 #pragma once
 
 #include <cstdint>
@@ -15,11 +15,11 @@
 #include "stable.h"
 
 // A std::runtime_error becomes Python's RuntimeError, with the message as it is.
-#define ENAF_CHECK(condition, ...)                      \
-  do {                                                  \
-    if (!(condition)) {                                 \
+#define ENAF_CHECK(condition, ...)                       \
+  do {                                                   \
+    if (!(condition)) {                                  \
       throw std::runtime_error(enaf::text(__VA_ARGS__)); \
-    }                                                   \
+    }                                                    \
   } while (false)
 
 namespace enaf {
@@ -38,8 +38,8 @@ inline PatchGrid checked_grid(const char* op, int64_t height, int64_t width, int
   ENAF_CHECK(height >= 1 && width >= 1 && height <= max_axis && width <= max_axis, op,
              ": expected height and width in [1, ", max_axis, "], got ", height, "x", width);
   ENAF_CHECK(patch_size >= 1 && patch_size <= max_axis, op, ": patch_size: expected patch_size >= 1, got ", patch_size);
-  ENAF_CHECK(overlap >= 0 && overlap <= patch_size / 2, op,
-             ": overlap: expected 0 <= overlap <= patch_size // 2, got ", overlap);
+  ENAF_CHECK(overlap >= 0 && overlap <= patch_size / 2, op, ": overlap: expected 0 <= overlap <= patch_size // 2, got ",
+             overlap);
   return make_patch_grid(height, width, patch_size, overlap);
 }
 

@@ -11,7 +11,8 @@
 
 namespace enaf {
 
-// A channel's value as an 8-bit level: trunc(255 x) of a float in [0, 1] (clamped, NaN gives 0), floor(x / 257) of 16 bits.
+// A channel's value as an 8-bit level: trunc(255 x) of a float in [0, 1] (clamped, NaN gives 0), floor(x / 257) of 16
+// bits.
 template <typename T>
 ENAF_HOST_DEVICE int32_t to_level(T x) {
   if constexpr (std::is_same<T, uint8_t>::value) {

@@ -32,8 +32,12 @@ ENAF_HOST_DEVICE Accumulator<T> pixel_value(T x) {
 
 // Nearest integer, ties to even, for |x| < 2^22: adding 1.5 * 2^23 leaves no fraction bits. It vectorises on every
 // target, unlike rint.
-ENAF_HOST_DEVICE float round_half_even(float x) { return (x + 12582912.0f) - 12582912.0f; }
-ENAF_HOST_DEVICE double round_half_even(double x) { return (x + 6755399441055744.0) - 6755399441055744.0; }
+ENAF_HOST_DEVICE float round_half_even(float x) {
+  return (x + 12582912.0f) - 12582912.0f;
+}
+ENAF_HOST_DEVICE double round_half_even(double x) {
+  return (x + 6755399441055744.0) - 6755399441055744.0;
+}
 
 // An accumulated result as Out: integers are rint(clamp(x, 0, 1) * max) with NaN giving 0; floats are not clamped.
 template <typename Out, typename A>

@@ -28,6 +28,7 @@ PYBIND11_MODULE(_C, m) {
   m.def("build_info", &build_info,
         "Compiler, build type, lowest torch the operators run on, torch they were built against, CUDA version and "
         "architectures (empty without CUDA), and why CUDA was left out (empty with CUDA).");
-  m.def("cpu_instructions", [] { return enaf::use_avx2() ? "AVX2" : "baseline"; },
-        "The instruction set that the CPU operators choose on this machine.");
+  m.def(
+      "cpu_instructions", [] { return enaf::use_avx2() ? "AVX2" : "baseline"; },
+      "The instruction set that the CPU operators choose on this machine.");
 }

@@ -85,12 +85,13 @@ struct HasStableScalars : std::true_type {};
 
 template <typename R, typename... A>
 struct HasStableScalars<R(A...)>
-    : std::bool_constant<((!std::is_same_v<std::decay_t<A>, float> && !std::is_same_v<std::decay_t<A>, int>) && ...)> {};
+    : std::bool_constant<((!std::is_same_v<std::decay_t<A>, float> && !std::is_same_v<std::decay_t<A>, int>) && ...)> {
+};
 
 }  // namespace enaf
 
 // Registers `function` as the implementation of the operator of the same position in the library.
-#define ENAF_IMPL(library, name, function)                                                          \
+#define ENAF_IMPL(library, name, function)                                                           \
   static_assert(enaf::HasStableScalars<decltype(function)>::value, "int64_t, double and bool only"); \
   (library).impl(name, TORCH_BOX(&function))
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a kernel sees of a four-dimensional tensor: a pointer, sizes and strides in elements. Passed by value to kernels.
+// What a kernel sees of a four-dimensional tensor: a pointer, sizes and strides in elements. Passed by value to
+// kernels.
 #pragma once
 
 #include <cstdint>

@@ -25,7 +25,9 @@ def load() -> None:
     """
     cpu, cuda = library_path("cpu"), library_path("cuda")
     if not cpu.exists():
-        raise ImportError(f"{cpu.name} is missing beside {__name__}: build it with `pip install .` or `pip install -e .`")
+        raise ImportError(
+            f"{cpu.name} is missing beside {__name__}: build it with `pip install .` or `pip install -e .`"
+        )
     torch.ops.load_library(str(cpu))
     if torch.version.cuda is not None and cuda.exists():
         torch.ops.load_library(str(cuda))

@@ -16,7 +16,15 @@ from torch.nn import functional as F
 from . import _library
 from .grid import PatchGrid
 
-__all__ = ["WINDOWS", "bicubic_patches", "edge_score", "fold_patches", "gather_patches", "route_exits", "unfold_patches"]
+__all__ = [
+    "WINDOWS",
+    "bicubic_patches",
+    "edge_score",
+    "fold_patches",
+    "gather_patches",
+    "route_exits",
+    "unfold_patches",
+]
 
 _library.load()
 
@@ -362,7 +370,9 @@ def _axis_weights(size: int, patch_size: int, overlap: int, window: str, like: T
     index = torch.arange(count, device=like.device)[:, None]
     weights = like.new_ones(count, patch_size)
     if window != "sum" and overlap > 0:
-        ramp = (within[:overlap].to(like.dtype) + 0.5) / overlap if window == "linear" else like.new_full((overlap,), 0.5)
+        ramp = (
+            (within[:overlap].to(like.dtype) + 0.5) / overlap if window == "linear" else like.new_full((overlap,), 0.5)
+        )
         ones = like.new_ones(patch_size - overlap)
         weights = torch.where(index > 0, torch.cat([ramp, ones]), weights)
         weights = weights * torch.where(index < count - 1, torch.cat([ones, 1 - ramp]), torch.ones_like(weights))

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// bicubic_patches: the named patches enlarged by an integer scale. Separable: a source row is interpolated along x once into
-// a ring of rows, whose combinations give the scale output rows of each source row.
+// bicubic_patches: the named patches enlarged by an integer scale. Separable: a source row is interpolated along x once
+// into a ring of rows, whose combinations give the scale output rows of each source row.
 #include <algorithm>
 #include <functional>
 #include <vector>
@@ -19,12 +19,13 @@ using namespace enaf;
 constexpr int32_t reach = 2;      // taps lie at most so many pixels from their source pixel
 constexpr int32_t ring_rows = 8;  // at least 2 * reach + 1, a power of two
 
-// How a row of results, (pixel x, channel c, phase p), lies in the ring and is cut into runs that are contiguous in the output.
+// How a row of results, (pixel x, channel c, phase p), lies in the ring and is cut into runs that are contiguous in the
+// output.
 struct RowLayout {
-  int64_t x, c, p;                        // strides in a ring row
-  int64_t runs, runs_inner, run;          // runs = outer * inner, elements of a run
-  int64_t step, step_inner;               // output strides of outer and inner runs
-  int64_t row, phase_row;                 // output strides of a source row, and of an output row within it
+  int64_t x, c, p;                // strides in a ring row
+  int64_t runs, runs_inner, run;  // runs = outer * inner, elements of a run
+  int64_t step, step_inner;       // output strides of outer and inner runs
+  int64_t row, phase_row;         // output strides of a source row, and of an output row within it
 };
 
 RowLayout row_layout(int64_t channels, int64_t patch, int64_t scale, bool channels_last, bool shuffled) {
@@ -71,8 +72,8 @@ struct Scratch {
 };
 
 template <typename A, typename In>
-inline void load_row(std::vector<A>& source, const View4<const In>& image, const PatchGrid& grid, const PatchPlace& place,
-                     int32_t y) {
+inline void load_row(std::vector<A>& source, const View4<const In>& image, const PatchGrid& grid,
+                     const PatchPlace& place, int32_t y) {
   const int64_t channels = image.size[1];
   const int64_t patch = grid.cols.patch;
   const int32_t x0 = grid.cols.origin(place.col);
@@ -225,7 +226,8 @@ void run(const RowLoader<A>& load, const Plan<A>& plan, const int64_t* order, co
 }
 
 template <typename Out, typename A>
-void choose_scale(const RowLoader<A>& load, const Plan<A>& plan, const int64_t* order, const Tensor& patches, bool side_by_side) {
+void choose_scale(const RowLoader<A>& load, const Plan<A>& plan, const int64_t* order, const Tensor& patches,
+                  bool side_by_side) {
   if constexpr (!std::is_same_v<A, double> && !std::is_same_v<Out, double>) {
     switch (side_by_side ? plan.scale : 0) {
       case 2:
@@ -238,10 +240,10 @@ void choose_scale(const RowLoader<A>& load, const Plan<A>& plan, const int64_t* 
 }
 
 template <typename A>
-void choose_dtype(const RowLoader<A>& load, const Plan<A>& plan, const int64_t* order, const Tensor& patches, bool side_by_side) {
-  dispatch(FloatTypes{}, patches.scalar_type(), "bicubic_patches: dtype", [&](auto type) {
-    choose_scale<typename decltype(type)::type>(load, plan, order, patches, side_by_side);
-  });
+void choose_dtype(const RowLoader<A>& load, const Plan<A>& plan, const int64_t* order, const Tensor& patches,
+                  bool side_by_side) {
+  dispatch(FloatTypes{}, patches.scalar_type(), "bicubic_patches: dtype",
+           [&](auto type) { choose_scale<typename decltype(type)::type>(load, plan, order, patches, side_by_side); });
 }
 
 Tensor bicubic_patches_cpu(const Tensor& image, const Tensor& order, int64_t patch_size, int64_t overlap, int64_t scale,
@@ -253,8 +255,9 @@ Tensor bicubic_patches_cpu(const Tensor& image, const Tensor& order, int64_t pat
   const auto* indices = static_cast<const int64_t*>(checked.const_data_ptr());
   const int64_t channels = image.size(1);
   const Tensor patches =
-      shuffled ? empty_on(image, {order.size(0), channels, patch_size * scale, patch_size * scale}, dtype, channels_last)
-               : empty_on(image, {order.size(0), channels * scale * scale, patch_size, patch_size}, dtype, channels_last);
+      shuffled
+          ? empty_on(image, {order.size(0), channels, patch_size * scale, patch_size * scale}, dtype, channels_last)
+          : empty_on(image, {order.size(0), channels * scale * scale, patch_size, patch_size}, dtype, channels_last);
   dispatch(PixelTypes{}, image.scalar_type(), "bicubic_patches: image", [&](auto in) {
     using In = typename decltype(in)::type;
     using A = Accumulator<In>;
@@ -277,4 +280,6 @@ Tensor bicubic_patches_cpu(const Tensor& image, const Tensor& order, int64_t pat
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(enaf_ext, CPU, m) { ENAF_IMPL(m, "bicubic_patches", bicubic_patches_cpu); }
+STABLE_TORCH_LIBRARY_IMPL(enaf_ext, CPU, m) {
+  ENAF_IMPL(m, "bicubic_patches", bicubic_patches_cpu);
+}

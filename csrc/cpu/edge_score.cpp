@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// edge_score: mean |Laplacian| of every patch, from one pass over the image. A row of patches shares its grey rows and its
-// map of |L|; only at a patch's own left and right border, where reflection replaces a neighbour, is |L| computed again.
+// edge_score: mean |Laplacian| of every patch, from one pass over the image. A row of patches shares its grey rows and
+// its map of |L|; only at a patch's own left and right border, where reflection replaces a neighbour, is |L| computed
+// again.
 #include <algorithm>
 #include <vector>
 
@@ -57,7 +58,8 @@ inline void add_row(uint16_t* __restrict sums, int16_t* __restrict pairs, const 
   }
 }
 
-// totals[col] += |L| of the patch's first and last pixel of a row, where reflection makes both neighbours the inner one.
+// totals[col] += |L| of the patch's first and last pixel of a row, where reflection makes both neighbours the inner
+// one.
 inline void add_borders(int64_t* __restrict totals, const int16_t* __restrict pairs, const int16_t* __restrict here,
                         const PatchAxis& cols) {
   const int32_t last = cols.patch - 1;
@@ -123,7 +125,8 @@ Tensor edge_score_cpu(const Tensor& image, int64_t patch_size, int64_t overlap) 
     torch::stable::parallel_for(0, image.size(0) * grid.rows.count, 1, [&](int64_t begin, int64_t end) {
       vectorised([&] {
         for (int64_t k = begin; k < end; ++k) {
-          score_row(view, grid, k / grid.rows.count, static_cast<int32_t>(k % grid.rows.count), out + k * grid.cols.count);
+          score_row(view, grid, k / grid.rows.count, static_cast<int32_t>(k % grid.rows.count),
+                    out + k * grid.cols.count);
         }
       });
     });
@@ -133,4 +136,6 @@ Tensor edge_score_cpu(const Tensor& image, int64_t patch_size, int64_t overlap) 
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(enaf_ext, CPU, m) { ENAF_IMPL(m, "edge_score", edge_score_cpu); }
+STABLE_TORCH_LIBRARY_IMPL(enaf_ext, CPU, m) {
+  ENAF_IMPL(m, "edge_score", edge_score_cpu);
+}

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A row of sums to pixels of the result's dtype: to_pixel for each, and for 8-bit results the two instructions that x86 has
-// for just this.
+// A row of sums to pixels of the result's dtype: to_pixel for each, and for 8-bit results the two instructions that x86
+// has for just this.
 #pragma once
 
 #include <cstdint>
@@ -19,8 +19,8 @@ inline void finish_row(Out* __restrict out, const A* __restrict sums, int64_t co
   int64_t i = 0;
 #if defined(__SSE2__)
   if constexpr (std::is_same_v<Out, uint8_t> && std::is_same_v<A, float>) {
-    // min(1, NaN) is NaN, which converts, as any negative value does, to an integer that saturates to 0. The conversion rounds
-    // ties to even.
+    // min(1, NaN) is NaN, which converts, as any negative value does, to an integer that saturates to 0. The conversion
+    // rounds ties to even.
     const auto levels = [&](int64_t at) {
       const __m128 clamped = _mm_min_ps(_mm_set1_ps(1.0f), _mm_loadu_ps(sums + at));
       return _mm_cvtps_epi32(_mm_mul_ps(clamped, _mm_set1_ps(255.0f)));

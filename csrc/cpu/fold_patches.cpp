@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// fold_patches: every output row gathers the patches that cover it, in grid order. What covers a row, and where along it
-// patches overlap, is settled outside the inner loops, which are plain multiply-adds over a stretch of one patch's row.
+// fold_patches: every output row gathers the patches that cover it, in grid order. What covers a row, and where along
+// it patches overlap, is settled outside the inner loops, which are plain multiply-adds over a stretch of one patch's
+// row.
 #include <algorithm>
 #include <functional>
 #include <optional>
@@ -49,68 +50,53 @@ std::vector<A> column_weights(const PatchGrid& grid, Window window) {
   return weights;
 }
 
-// Pixels [begin, end) of a patch's row times their weights, stored or added. Pixel i is in[(i / S) * pixel + (i % S) * phase].
+// N neighbouring pixels times their weights, stored or added.
+template <int N, bool add, typename In, typename A>
+inline void blend_pack(A* out, const In* in, const A* weights, A row_weight) {
+  Pack<A, N> value{}, weight{}, before{};
+  load<N, A>(value, in);
+  load<N, A>(weight, weights);
+  value *= row_weight * weight;
+  if constexpr (add) {
+    load<N, A>(before, out);
+    value = before + value;
+  }
+  store<N>(out, value);
+}
+
+// Pixels [begin, end) of a patch's row times their weights, stored or added. Pixel i is in[(i / S) * pixel + (i % S) *
+// phase].
 template <int S, bool add, typename In, typename A>
 inline void blend_stretch(A* __restrict out, const In* __restrict in, int64_t pixel, int64_t phase, int32_t scale,
                           const A* __restrict weights, A row_weight, int32_t begin, int32_t end) {
-  const auto put = [&](int32_t i, In value) {
-    const A weighted = (row_weight * weights[i]) * static_cast<A>(value);
+  const int32_t s = S > 0 ? S : scale;
+  const auto put = [&](int32_t i) {
+    const A weighted = (row_weight * weights[i]) * static_cast<A>(in[(i / s) * pixel + (i % s) * phase]);
     out[i] = add ? out[i] + weighted : weighted;
   };
+  int32_t i = begin;
   if constexpr (S == 1) {
-    if (pixel == 1) {
-      for (int32_t i = begin; i < end; ++i) {
-        put(i, in[i]);
-      }
-    } else {
-      for (int32_t i = begin; i < end; ++i) {
-        put(i, in[i * pixel]);
-      }
+    for (; pixel == 1 && i + 4 <= end; i += 4) {
+      blend_pack<4, add>(out + i, in + i, weights + i, row_weight);
     }
-  } else {
-    const int32_t s = S > 0 ? S : scale;
-    int32_t i = begin;
-    for (; i < end && i % s != 0; ++i) {
-      put(i, in[(i / s) * pixel + (i % s) * phase]);
+  } else if constexpr (S == 2 || S == 4) {
+    for (; i < end && i % S != 0; ++i) {
+      put(i);
     }
-    if constexpr (S > 0) {
-      if (phase == 1) {
-        for (; i + S <= end; i += S) {
-          const In* from = in + (i / S) * pixel;
-          if constexpr (S == 3) {
-            for (int p = 0; p < S; ++p) {
-              put(i + p, from[p]);
-            }
-          } else {
-            Pack<A, S> value{}, weight{}, before{};
-            load<S, A>(value, from);
-            load<S, A>(weight, weights + i);
-            value *= row_weight * weight;
-            if constexpr (add) {
-              load<S, A>(before, out + i);
-              value = before + value;
-            }
-            store<S>(out + i, value);
-          }
-        }
-      } else if (pixel == 1) {
-        for (; i + S <= end; i += S) {
-          for (int p = 0; p < S; ++p) {
-            put(i + p, in[i / S + p * phase]);
-          }
-        }
-      }
+    for (; phase == 1 && i + S <= end; i += S) {
+      blend_pack<S, add>(out + i, in + (i / S) * pixel, weights + i, row_weight);
     }
-    for (; i < end; ++i) {
-      put(i, in[(i / s) * pixel + (i % s) * phase]);
-    }
+  }
+  for (; i < end; ++i) {
+    put(i);
   }
 }
 
-// Output rows [y_begin, y_end) of one image; channel c of row y begins at rows[c * channel_step + (y - y_begin) * width].
+// Output rows [y_begin, y_end) of one image; channel c of row y begins at rows[c * channel_step + (y - y_begin) *
+// width].
 template <int S, typename In, typename A>
-inline void fold_rows(const View4<const In>& patches, const Plan<A>& plan, int64_t image, int32_t y_begin, int32_t y_end,
-                      std::vector<AxisBlend<A>>& blends, A* rows, int64_t channel_step) {
+inline void fold_rows(const View4<const In>& patches, const Plan<A>& plan, int64_t image, int32_t y_begin,
+                      int32_t y_end, std::vector<AxisBlend<A>>& blends, A* rows, int64_t channel_step) {
   const PatchGrid& grid = plan.grid;
   const int32_t scale = S > 0 ? S : plan.scale;
   const int32_t width = grid.cols.size;
@@ -162,7 +148,7 @@ void fold(const Tensor& patches, const Plan<A>& plan, int64_t batch, A* images, 
   const int32_t height = plan.grid.rows.size;
   const int32_t width = plan.grid.cols.size;
   const int64_t plane = static_cast<int64_t>(height) * width;
-  const int32_t band = plan.scale;
+  const int32_t band = plan.scale > 1 ? plan.scale : 8;  // rows at a time: enough to pay for finding their patches
   const int64_t bands = (height + band - 1) / band;
   torch::stable::parallel_for(0, batch * bands, 1, [&](int64_t begin, int64_t end) {
     const int64_t step = static_cast<int64_t>(band) * width;
@@ -225,7 +211,8 @@ Tensor fold_patches_cpu(const Tensor& patches, const std::optional<Tensor>& orde
     using In = typename decltype(in)::type;
     using A = Accumulator<In>;
     const Window kind = static_cast<Window>(window);
-    Plan<A> plan{grid, kind, static_cast<int32_t>(channels), static_cast<int32_t>(scale), {}, column_weights<A>(grid, kind)};
+    Plan<A> plan{
+        grid, kind, static_cast<int32_t>(channels), static_cast<int32_t>(scale), {}, column_weights<A>(grid, kind)};
     if (order.has_value()) {
       plan.inverse = inverse_order("fold_patches", *order, patches, batch * grid.num_patches());
     }
@@ -236,4 +223,6 @@ Tensor fold_patches_cpu(const Tensor& patches, const std::optional<Tensor>& orde
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(enaf_ext, CPU, m) { ENAF_IMPL(m, "fold_patches", fold_patches_cpu); }
+STABLE_TORCH_LIBRARY_IMPL(enaf_ext, CPU, m) {
+  ENAF_IMPL(m, "fold_patches", fold_patches_cpu);
+}

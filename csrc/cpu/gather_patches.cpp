@@ -13,7 +13,8 @@ namespace {
 using namespace enaf;
 
 template <typename Out, typename In>
-inline void gather_one(const View4<const In>& image, const PatchGrid& grid, int64_t index, Out* out, bool channels_last) {
+inline void gather_one(const View4<const In>& image, const PatchGrid& grid, int64_t index, Out* out,
+                       bool channels_last) {
   const int64_t channels = image.size[1];
   const int64_t patch = grid.rows.patch;
   const PatchPlace place = grid.place(index);
@@ -39,7 +40,8 @@ inline void gather_one(const View4<const In>& image, const PatchGrid& grid, int6
 }
 
 template <typename Out, typename In>
-void gather(const Tensor& image, const PatchGrid& grid, const int64_t* order, const Tensor& patches, bool channels_last) {
+void gather(const Tensor& image, const PatchGrid& grid, const int64_t* order, const Tensor& patches,
+            bool channels_last) {
   const auto view = const_view<In>(image);
   Out* out = static_cast<Out*>(patches.mutable_data_ptr());
   const int64_t elements = view.size[1] * grid.rows.patch * grid.rows.patch;
@@ -53,8 +55,8 @@ void gather(const Tensor& image, const PatchGrid& grid, const int64_t* order, co
   });
 }
 
-Tensor gather_patches_cpu(const Tensor& image, const Tensor& order, int64_t patch_size, int64_t overlap, ScalarType dtype,
-                          bool channels_last) {
+Tensor gather_patches_cpu(const Tensor& image, const Tensor& order, int64_t patch_size, int64_t overlap,
+                          ScalarType dtype, bool channels_last) {
   const PatchGrid grid = checked_image_grid("gather_patches", image, patch_size, overlap);
   const Tensor checked = checked_order("gather_patches", order, image, image.size(0) * grid.num_patches());
   const Tensor patches = empty_on(image, {order.size(0), image.size(1), patch_size, patch_size}, dtype, channels_last);
@@ -74,4 +76,6 @@ Tensor gather_patches_cpu(const Tensor& image, const Tensor& order, int64_t patc
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(enaf_ext, CPU, m) { ENAF_IMPL(m, "gather_patches", gather_patches_cpu); }
+STABLE_TORCH_LIBRARY_IMPL(enaf_ext, CPU, m) {
+  ENAF_IMPL(m, "gather_patches", gather_patches_cpu);
+}

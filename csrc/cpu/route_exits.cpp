@@ -43,4 +43,6 @@ std::tuple<Tensor, Tensor> route_exits_cpu(const Tensor& exit_index, int64_t num
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(enaf_ext, CPU, m) { ENAF_IMPL(m, "route_exits", route_exits_cpu); }
+STABLE_TORCH_LIBRARY_IMPL(enaf_ext, CPU, m) {
+  ENAF_IMPL(m, "route_exits", route_exits_cpu);
+}

@@ -10,7 +10,8 @@
 namespace enaf {
 
 template <typename Out, typename In>
-inline void convert_row(Out* __restrict out, int64_t out_stride, const In* __restrict in, int64_t in_stride, int64_t count) {
+inline void convert_row(Out* __restrict out, int64_t out_stride, const In* __restrict in, int64_t in_stride,
+                        int64_t count) {
   if (in_stride == 1 && out_stride == 1) {
     for (int64_t x = 0; x < count; ++x) {
       out[x] = convert_pixel<Out>(in[x]);
@@ -34,7 +35,8 @@ inline void interleave_3(Out* __restrict out, const In* __restrict r, const In* 
 }
 
 template <typename Out, typename In>
-inline void separate_3(Out* __restrict r, Out* __restrict g, Out* __restrict b, const In* __restrict in, int64_t count) {
+inline void separate_3(Out* __restrict r, Out* __restrict g, Out* __restrict b, const In* __restrict in,
+                       int64_t count) {
   for (int64_t x = 0; x < count; ++x) {
     r[x] = convert_pixel<Out>(in[3 * x]);
     g[x] = convert_pixel<Out>(in[3 * x + 1]);

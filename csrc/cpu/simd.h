@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Function multiversioning: a wheel is built for the oldest CPU of its platform and takes wider vectors where there are any.
+// Function multiversioning: a wheel is built for the oldest CPU of its platform and takes wider vectors where there are
+// any.
 #pragma once
 
 #include <cstdlib>
@@ -33,8 +34,8 @@ template <typename Body>
 }
 #endif
 
-// Runs body(), compiled for the widest vectors of this CPU. Its loops belong in functions that body calls with their pointers
-// as restrict parameters: a loop that stores through a captured pointer must reload it every time.
+// Runs body(), compiled for the widest vectors of this CPU. Its loops belong in functions that body calls with their
+// pointers as restrict parameters: a loop that stores through a captured pointer must reload it every time.
 template <typename Body>
 inline void vectorised(const Body& body) {
 #if defined(ENAF_HAS_AVX2_VERSION)

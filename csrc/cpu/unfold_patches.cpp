@@ -92,4 +92,6 @@ Tensor unfold_patches_cpu(const Tensor& image, int64_t patch_size, int64_t overl
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(enaf_ext, CPU, m) { ENAF_IMPL(m, "unfold_patches", unfold_patches_cpu); }
+STABLE_TORCH_LIBRARY_IMPL(enaf_ext, CPU, m) {
+  ENAF_IMPL(m, "unfold_patches", unfold_patches_cpu);
+}
