@@ -8,6 +8,7 @@ convolutions charged at every output pixel, no estimator, no overlap); ``macs`` 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -97,24 +98,41 @@ def relative_cost(network: MultiExitNetwork, convention: str = "paper") -> Tenso
     return cost / cost[-1]
 
 
-def spent(model: AdaptiveNetwork, counts: Tensor, grid: PatchGrid, batch: int) -> dict[str, float]:
-    """What a routed image cost.
+@dataclass(frozen=True)
+class CostTable:
+    """What a model costs, counted once.
 
-    Args:
-        counts: (E,), patches that took each exit.
-        grid: the patches' grid over the image.
-        batch: images.
-
-    Returns:
-        "paper": mean published cost of the patches over that of the full exit. "macs": true multiply-accumulates of the
-        patches, overlap included, and of the estimator, over those of the full network run once over the image without
-        tiling: what a user would otherwise have paid.
+    Attributes:
+        paper: (E,) float64, published cost of every exit as a share of the full one: c of the fusion rule.
+        macs_per_pixel: (E,) float64, true multiply-accumulates of every exit for one LR pixel.
+        estimator_macs_per_pixel: the estimator's, for one LR pixel of a large image.
     """
-    counts = counts.double().cpu()
-    patches = (counts * true_macs(model.network, grid.patch_size)).sum()
-    estimator = batch * estimator_macs(model.estimator, grid.padded_height // 4 * 4, grid.padded_width // 4 * 4)
-    static = true_macs(model.network)[-1] / 32**2 * batch * grid.height * grid.width
-    return {
-        "paper": float((counts * relative_cost(model.network)).sum() / counts.sum()),
-        "macs": float((patches + estimator) / static),
-    }
+
+    paper: Tensor
+    macs_per_pixel: Tensor
+    estimator_macs_per_pixel: float
+
+    @classmethod
+    def of(cls, model: AdaptiveNetwork) -> CostTable:
+        """Count the multiply-accumulates of a model."""
+        one, two = (estimator_macs(model.estimator, 64, width) for width in (64, 128))
+        return cls(relative_cost(model.network), true_macs(model.network) / 32**2, (two - one) / 64**2)
+
+    def spent(self, counts: Tensor, grid: PatchGrid, batch: int) -> dict[str, float]:
+        """What a routed image cost.
+
+        Args:
+            counts: (E,), patches that took each exit.
+            grid: the patches' grid over the image.
+            batch: images.
+
+        Returns:
+            "paper": mean published cost of the patches over that of the full exit. "macs": true multiply-accumulates of
+            the patches, overlap included, and of the estimator, over those of the full network run once over the image
+            without tiling: what a user would otherwise have paid.
+        """
+        counts = counts.double().cpu()
+        patches = float((counts * self.macs_per_pixel).sum()) * grid.patch_size**2
+        estimator = batch * grid.padded_height * grid.padded_width * self.estimator_macs_per_pixel
+        static = batch * grid.height * grid.width * float(self.macs_per_pixel[-1])
+        return {"paper": float((counts * self.paper).sum() / counts.sum()), "macs": (patches + estimator) / static}

@@ -203,13 +203,13 @@ class GainEstimator(Estimator):
         cells = (log_error[:, :1] - true_log[:, :1]).abs().mean()
         cell_gains = (_gains(log_error) - _gains(true_log)).abs().mean()
 
-        eta = torch.empty(len(lr), 1, device=lr.device).uniform_(math.log(0.1), math.log(2.0)).exp()
+        eta = torch.empty(len(lr), 1, device=lr.device).uniform_(math.log(0.01), math.log(2.0)).exp()
         score = predicted - eta * targets.cost
         score = torch.cat([score[:, :1] + targets.blank[:, None], score[:, 1:]], dim=1)
         error = targets.cell_error.mean(dim=(2, 3)) / targets.image_error[:, None]
         value = _DB * error.clamp(max=8) + eta * targets.cost
-        regret = ((score / 0.15).softmax(dim=1) * value).sum(dim=1) - value.amin(dim=1)
-        return absolute + gains + 0.3 * _DB * (cells + 3 * cell_gains) + 10 * regret.mean()
+        regret = ((score / 0.07).softmax(dim=1) * value).sum(dim=1) - value.amin(dim=1)
+        return 2 * absolute + gains + 0.3 * _DB * (cells + 3 * cell_gains) + 10 * regret.mean()
 
 
 def _gains(values: Tensor) -> Tensor:

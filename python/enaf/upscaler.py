@@ -16,9 +16,9 @@ from torch import Tensor
 from enaf_ext import ops
 from enaf_ext.grid import PatchGrid
 
-from . import cost
 from .adaptive import AdaptiveNetwork
 from .checkpoint import load_model
+from .cost import CostTable
 from .decision import choose_exits, eta_for_budget
 from .models import MultiExitNetwork, channels_last
 
@@ -99,7 +99,8 @@ class Upscaler:
         else:
             model = load_model(model, scale)
         self.scale = scale
-        self.cost = cost.relative_cost(model.network)
+        self._table = CostTable.of(model)
+        self.cost = self._table.paper
         self._models = {torch.device("cpu"): channels_last(copy.deepcopy(model).cpu().float().eval())}
         self._lock = threading.Lock()
 
@@ -165,7 +166,7 @@ class Upscaler:
             return sr
         counts = torch.tensor([running[j] - running[j + 1] for j in range(self.num_exits)])
         shape = (batch.shape[0], grid.rows, grid.cols)
-        spent = cost.spent(model, counts, grid, batch.shape[0])
+        spent = self._table.spent(counts, grid, batch.shape[0])
         return sr, UpscaleInfo(
             exit_index=exit_index.view(shape),
             edge_score=edge_score.view(shape),
