@@ -115,11 +115,13 @@ void check_route_exits(int64_t num_patches, int64_t num_exits, bool out_of_range
 }  // namespace
 
 int main() {
+  // Threads that wait for each other take their time here: every shape once, every dtype and layout on some.
   for (const Shape& shape : shapes) {
-    for (const Layout layout : layouts) {
-      check_edge_score<uint8_t, 3>(shape, layout);
-    }
-    check_edge_score<uint8_t, 1>(shape, Layout::contiguous);
+    check_edge_score<uint8_t, 3>(shape, shape.width % 2 == 0 ? Layout::contiguous : Layout::channels_last);
+  }
+  for (const Shape& shape : {shapes[0], shapes[3], shapes[6]}) {
+    check_edge_score<uint8_t, 3>(shape, Layout::contiguous);
+    check_edge_score<uint8_t, 1>(shape, Layout::sliced);
     check_edge_score<uint16_t, 3>(shape, Layout::contiguous);
     check_edge_score<Half, 3>(shape, Layout::channels_last);
     check_edge_score<BFloat16, 1>(shape, Layout::contiguous);
@@ -128,7 +130,7 @@ int main() {
   check_edge_score<uint8_t, 3>({1, 3, 90, 140, 70, 6}, Layout::contiguous);  // patches of several tiles
   check_edge_score<uint8_t, 3>({1, 3, 66, 131, 131, 4}, Layout::channels_last);
 
-  for (const int64_t num_patches : {0, 1, 33, 2048, 4500}) {
+  for (const int64_t num_patches : {0, 1, 33, 4100}) {
     check_route_exits(num_patches, 4, false);
   }
   check_route_exits(300, 1, false);
