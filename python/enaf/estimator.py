@@ -203,7 +203,7 @@ class GainEstimator(Estimator):
         cells = (log_error[:, :1] - true_log[:, :1]).abs().mean()
         cell_gains = (_gains(log_error) - _gains(true_log)).abs().mean()
 
-        eta = torch.empty(len(lr), 1, device=lr.device).uniform_(math.log(0.01), math.log(2.0)).exp()
+        eta = torch.empty(len(lr), 1, device=lr.device).uniform_(math.log(0.005), math.log(1.5)).exp()
         score = predicted - eta * targets.cost
         score = torch.cat([score[:, :1] + targets.blank[:, None], score[:, 1:]], dim=1)
         error = targets.cell_error.mean(dim=(2, 3)) / targets.image_error[:, None]
