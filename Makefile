@@ -12,6 +12,9 @@ SHELL := bash
 PYTHON ?= python3
 PYTEST ?=
 
+# CUDA code for the GPU of this machine alone; `pip install .` compiles for all architectures, which takes minutes more.
+export TORCH_CUDA_ARCH_LIST ?= $(or $(shell nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | sort -u | paste -sd ';' -),9.0+PTX)
+
 BIN := .venv/bin
 STAMPS := .venv/stamps
 PIP := $(BIN)/python -m pip --disable-pip-version-check
