@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import pairwise
 from typing import ClassVar
 
@@ -46,6 +46,9 @@ class ExitTargets:
         return ExitTargets(
             self.psnr_db[chosen], self.cell_error[chosen], self.image_error[chosen], self.blank[chosen], self.cost
         )
+
+    def to(self, device: torch.device) -> ExitTargets:
+        return ExitTargets(*(getattr(self, entry.name).to(device) for entry in fields(self)))
 
 
 class Estimator(nn.Module, ABC):

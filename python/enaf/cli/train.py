@@ -23,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--validation", type=Path, metavar="DIR", help="validation images (default: some of the training)"
     )
     parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: torch's own choice)")
+    parser.add_argument("--device", default="cpu", help="where the networks are trained (default: %(default)s)")
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress bar")
     numbers = parser.add_argument_group("numbers of the run")
     for entry in fields(TrainConfig):
@@ -55,12 +56,20 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.resume is not None:
             if arguments.data or arguments.out or arguments.validation or given:
                 raise UsageError("--resume: expected no other setting, a run keeps its own")
-            resume_run(arguments.resume, arguments.threads, arguments.quiet)
+            resume_run(arguments.resume, arguments.threads, arguments.quiet, arguments.device)
         else:
             if arguments.data is None or arguments.out is None:
                 raise UsageError("expected --data and --out, or --resume")
             config = TrainConfig(**given)
-            start_run(config, arguments.data, arguments.out, arguments.validation, arguments.threads, arguments.quiet)
+            start_run(
+                config,
+                arguments.data,
+                arguments.out,
+                arguments.validation,
+                arguments.threads,
+                arguments.quiet,
+                arguments.device,
+            )
     except (ValueError, FileNotFoundError, FileExistsError) as error:
         raise UsageError(str(error)) from error
     return DONE

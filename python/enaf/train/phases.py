@@ -31,9 +31,10 @@ def _pixel_loss(sr: Tensor, hr: Tensor, squared: bool) -> Tensor:
     return (sr - hr).square().mean(dim=(1, 2, 3)).add(1e-8).sqrt().mean()
 
 
-def _channels_last(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    lr, hr = batch
-    return lr.contiguous(memory_format=torch.channels_last), hr.contiguous(memory_format=torch.channels_last)
+def _beside(module: nn.Module, *tensors: Tensor) -> list[Tensor]:
+    """Tensors on the device of a module, channels_last."""
+    device = next(module.parameters()).device
+    return [tensor.to(device, memory_format=torch.channels_last) for tensor in tensors]
 
 
 @torch.no_grad()
@@ -41,8 +42,7 @@ def exit_psnr(network: MultiExitNetwork, pairs: list[ImagePair], depths: list[in
     """Mean PSNR of some exits over whole images, untiled, border of ``scale`` pixels left out."""
     sums = dict.fromkeys(depths, 0.0)
     for pair in pairs:
-        lr = (pair.lr.float() / 255)[None].contiguous(memory_format=torch.channels_last)
-        hr = (pair.hr.float() / 255)[None]
+        lr, hr = _beside(network, pair.lr[None].float() / 255, pair.hr[None].float() / 255)
         for depth in depths:
             sums[depth] += float(psnr(network.exit(depth, lr), hr, network.scale)[0])
     return {f"psnr_exit_{depth}": total / len(pairs) for depth, total in sums.items()}
@@ -56,7 +56,7 @@ def backbone_phase(
     switch = config.backbone_steps * (1 - config.backbone_l2_share)
 
     def loss(step: int) -> Tensor:
-        lr, hr = _channels_last(sampler.batch(step, config.backbone_batch))
+        lr, hr = _beside(network, *sampler.batch(step, config.backbone_batch))
         return _pixel_loss(network.exit(last, lr), hr, squared=step >= switch)
 
     return Phase(
@@ -78,7 +78,7 @@ def exits_phase(
     switch = config.exits_steps * (1 - config.exits_l2_share)
 
     def loss(step: int) -> Tensor:
-        lr, hr = _channels_last(sampler.batch(config.backbone_steps + step, config.exits_batch))
+        lr, hr = _beside(network, *sampler.batch(config.backbone_steps + step, config.exits_batch))
         squared = step >= switch
         return torch.stack([_pixel_loss(sr, hr, squared) for sr in network(lr)]).sum()
 
@@ -117,7 +117,7 @@ def measure_exits(
         lr_all[chosen] = (lr * 255).round().to(torch.uint8)
         inner = lr_all[chosen, :, margin : margin + size, margin : margin + size].contiguous()
         edges[chosen] = ops.edge_score(inner, PatchGrid(size, size, size, 0))
-        inner = (inner.float() / 255).contiguous(memory_format=torch.channels_last)
+        inner, hr = _beside(network, inner.float() / 255, hr)
         for depth, sr in enumerate([network.exit(0, inner), *network(inner)]):
             error = (sr - hr).square_().mean(dim=1, keepdim=True)
             cells[chosen, depth] = F.avg_pool2d(error, CELL * network.scale)[:, 0]
@@ -168,13 +168,13 @@ def estimator_phase(
         torch.manual_seed(config.seed + step)  # the random eta of the regret
         generator = np.random.default_rng([config.seed, 3, step])
         chosen = torch.from_numpy(generator.integers(0, len(patches), config.estimator_batch))
-        lr = (patches[chosen].float() / 255).contiguous(memory_format=torch.channels_last)
-        return estimator.loss(lr, targets[chosen])
+        (lr,) = _beside(estimator, patches[chosen].float() / 255)
+        return estimator.loss(lr, targets[chosen].to(lr.device))
 
     @torch.no_grad()
     def validate(average: nn.Module) -> dict[str, float]:
         patches, targets = validation()
-        predicted = torch.cat([average(lr.float() / 255) for lr in patches.split(256)])
+        predicted = torch.cat([average(*_beside(average, lr.float() / 255)).cpu() for lr in patches.split(256)])
         error = (predicted - targets.psnr_db).abs().mean(dim=0)
         return {f"estimator_error_exit_{depth}": float(value) for depth, value in enumerate(error)}
 

@@ -27,7 +27,13 @@ log = logging.getLogger(__name__)
 
 
 def start_run(
-    config: TrainConfig, folder: Path, run: Path, validation: Path | None = None, threads: int = 0, quiet: bool = False
+    config: TrainConfig,
+    folder: Path,
+    run: Path,
+    validation: Path | None = None,
+    threads: int = 0,
+    quiet: bool = False,
+    device: str = "cpu",
 ) -> Path:
     """Train from nothing.
 
@@ -38,6 +44,7 @@ def start_run(
         validation: folder of validation images; None = hold out some training images.
         threads: CPU threads, 0 = torch's choice.
         quiet: no progress bar.
+        device: where the networks are trained; images stay in the memory of the host.
 
     Returns:
         The model file.
@@ -60,10 +67,10 @@ def start_run(
         "python": platform.python_version(),
     }
     atomic_write((json.dumps(description, indent=2) + "\n").encode(), run / "config.json")
-    return resume_run(run, threads, quiet)
+    return resume_run(run, threads, quiet, device)
 
 
-def resume_run(run: Path, threads: int = 0, quiet: bool = False) -> Path:
+def resume_run(run: Path, threads: int = 0, quiet: bool = False, device: str = "cpu") -> Path:
     """Train on from the last checkpoint of a run, or from its start.
 
     Killed at any moment and resumed, a run ends in the weights that it would have reached uninterrupted (on the same
@@ -91,8 +98,8 @@ def resume_run(run: Path, threads: int = 0, quiet: bool = False) -> Path:
     validation = data.load_pairs(held_out, config.scale, config.patch_size)
 
     torch.manual_seed(config.seed)
-    network = channels_last(create_backbone(config.backbone, config.scale))
-    estimator = channels_last(create_estimator(config.estimator, network.num_exits))
+    network = channels_last(create_backbone(config.backbone, config.scale)).to(device)
+    estimator = channels_last(create_estimator(config.estimator, network.num_exits)).to(device)
     trainer = Trainer(config, run, {"network": network, "estimator": estimator}, quiet)
     size, scale = config.patch_size, config.scale
 
