@@ -29,6 +29,20 @@ def test_sub_pixel_form_equals_the_transposed_convolution(scale: int, padding: i
     torch.testing.assert_close(result, expected, rtol=0, atol=1e-12)
 
 
+def test_sub_pixel_form_follows_its_weight() -> None:
+    layer = SubPixelTransposedConvolution(2, 3, 9, 4, 3)
+    x = torch.rand(1, 2, 4, 4)
+    with torch.inference_mode():
+        before = layer(x)
+        assert torch.equal(layer(x), before)
+    with torch.no_grad():
+        layer.weight.mul_(2)
+        layer.bias.zero_()
+        expected = nn.ConvTranspose2d.forward(layer, x)
+    with torch.inference_mode():
+        torch.testing.assert_close(functional.pixel_shuffle(layer(x), 4), expected)
+
+
 @pytest.mark.parametrize("name", backbone_names())
 @pytest.mark.parametrize("scale", [2, 3, 4])
 def test_every_exit_has_the_size_of_the_result(name: str, scale: int) -> None:

@@ -115,12 +115,24 @@ class SubPixelTransposedConvolution(nn.ConvTranspose2d):
         taps[(taps < 0) | (taps >= kernel_size)] = kernel_size
         self.reach = reach
         self.register_buffer("phase_taps", taps, persistent=False)
+        self._kept: tuple[tuple[object, ...], Tensor] | None = None
 
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]  # output_size has no meaning here
         """(N, C, H, W) -> (N, out_channels*s*s, H, W), the layout before ``pixel_shuffle``."""
+        bias = None if self.bias is None else self.bias.repeat_interleave(self.scale * self.scale)
+        return F.conv2d(x, self._kernel(), bias, padding=self.reach)
+
+    def _kernel(self) -> Tensor:
+        """The ordinary kernel; without gradients it is kept for as long as the weight stays what it is."""
+        if torch.is_grad_enabled() or self.weight.is_inference() or torch.compiler.is_compiling():
+            return self._convert()
+        state = (self.weight.device, self.weight.dtype, self.weight.data_ptr(), self.weight._version)
+        if self._kept is None or self._kept[0] != state:
+            self._kept = (state, self._convert().contiguous(memory_format=torch.channels_last))
+        return self._kept[1]
+
+    def _convert(self) -> Tensor:
         size = 2 * self.reach + 1
         kernel = F.pad(self.weight, (0, 1, 0, 1))[:, :, self.phase_taps]  # (in, out, s, size, k+1)
         kernel = kernel[..., self.phase_taps]  # (in, out, s_y, size_y, s_x, size_x)
-        kernel = kernel.permute(1, 2, 4, 0, 3, 5).reshape(-1, self.in_channels, size, size)
-        bias = None if self.bias is None else self.bias.repeat_interleave(self.scale * self.scale)
-        return F.conv2d(x, kernel, bias, padding=self.reach)
+        return kernel.permute(1, 2, 4, 0, 3, 5).reshape(-1, self.in_channels, size, size)
