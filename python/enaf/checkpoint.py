@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Mapping
 from importlib import resources
@@ -63,6 +62,9 @@ def save_model(model: AdaptiveNetwork, path: Path | str, notes: Mapping[str, str
     temporary = path.with_name(path.name + ".tmp")
     try:
         save_file(tensors, temporary, metadata=header)
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(temporary, 0o666 & ~mask)  # safetensors writes files that only their owner may read
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -135,7 +137,7 @@ def load_model(model: str | os.PathLike[str], scale: int = 4) -> AdaptiveNetwork
 def model_header(path: Path) -> dict[str, str]:
     """The header entries of a model file."""
     with safe_open(path, framework="pt") as file:
-        return json.loads(json.dumps(file.metadata() or {}))
+        return dict(file.metadata() or {})
 
 
 _AUTHORS_FSRCNN = {
