@@ -44,9 +44,12 @@ def run(arguments: argparse.Namespace) -> int:
         0.
 
     Raises:
-        UsageError: contradictory options, unusable data, or a run folder that is taken or not there.
+        UsageError: a missing package, contradictory options, unusable data, or a run folder that is taken or not there.
     """
-    from enaf.train.run import resume_run, start_run
+    try:
+        from enaf.train.run import resume_run, start_run
+    except ModuleNotFoundError as error:
+        raise UsageError(f"training needs {error.name}: pip install 'enaf_ext[train]'") from error
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     given = {
