@@ -47,6 +47,8 @@ def run(arguments: argparse.Namespace) -> int:
         UsageError: a missing package, contradictory options, unusable data, or a run folder that is taken or not there.
     """
     try:
+        import matplotlib  # noqa: F401  # draws at the end of a run; its absence has to be known at the start
+
         from enaf.train.run import resume_run, start_run
     except ModuleNotFoundError as error:
         raise UsageError(f"training needs {error.name}: pip install 'enaf_ext[train]'") from error

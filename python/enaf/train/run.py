@@ -117,8 +117,8 @@ def resume_run(run: Path, threads: int = 0, quiet: bool = False, device: str = "
         training_patches = data.PatchSampler(**resampled("estimator_", config.seed + 1), margin=estimator.margin)
         unseen = data.PatchSampler([validation], [1.0], size, scale, config.seed + 2, margin=estimator.margin)
         trainer.run_phase(estimator_phase(config, network, estimator, training_patches, unseen, quiet))
-    curves.draw(trainer.journal.entries(), run / "curves.png")
     model = run / "model.safetensors"
     save_model(AdaptiveNetwork(network, estimator), model, {"data_sha256": description["data_sha256"]})
+    curves.draw(trainer.journal.entries(), run / "curves.png")
     log.info("wrote %s", model)
     return model
