@@ -337,4 +337,4 @@ def upscale(
                 _shared[key] = Upscaler(model, scale)
             upscaler = _shared[key]
     keywords = {"budget": budget, "force_exit": force_exit, "patch_size": patch_size, "overlap": overlap}
-    return upscaler(image, eta, gamma, return_info=return_info, **keywords)  # type: ignore[call-overload]  # a bool
+    return upscaler(image, eta, gamma, return_info=return_info, **keywords)  # type: ignore[call-overload]  # bool, not Literal
