@@ -23,23 +23,29 @@ class TrainConfig:
     optimizer: str = field(default="soap", metadata={"help": "adam (the paper's) or soap (several times fewer steps)"})
     ema_decay: float = field(default=0.999, metadata={"help": "decay of the averaged weights that are kept"})
     gradient_clip: float = field(default=1.0, metadata={"help": "largest gradient norm; 0 = none"})
+    precision: str = field(
+        default="bfloat16", metadata={"help": "of the backbone's arithmetic: float32 or bfloat16 (weights stay float32)"}
+    )
     warmup_steps: int = field(default=200, metadata={"help": "steps of linear warm-up of the learning rate"})
     final_learning_rate: float = field(default=1e-8, metadata={"help": "end of the cosine schedule"})
 
-    backbone_steps: int = field(default=20_000, metadata={"help": "phase 1: steps"})
+    backbone_steps: int = field(default=16_000, metadata={"help": "phase 1: steps"})
     backbone_batch: int = field(default=16, metadata={"help": "phase 1: patches a step"})
     backbone_learning_rate: float = field(default=3e-3, metadata={"help": "phase 1: learning rate"})
     backbone_l2_share: float = field(
         default=1.0, metadata={"help": "phase 1: last share of the steps on squared error"}
     )
 
-    exits_steps: int = field(default=20_000, metadata={"help": "phase 2: steps"})
+    exits_steps: int = field(default=36_000, metadata={"help": "phase 2: steps"})
     exits_batch: int = field(default=16, metadata={"help": "phase 2: patches a step"})
     exits_learning_rate: float = field(default=3e-3, metadata={"help": "phase 2: learning rate of the early exits"})
     exits_backbone_learning_rate: float = field(
         default=1.5e-3, metadata={"help": "phase 2: learning rate of the pre-trained parts (paper: 1e-8)"}
     )
     exits_l2_share: float = field(default=1.0, metadata={"help": "phase 2: last share of the steps on squared error"})
+    exits_full_weight: float = field(
+        default=2.0, metadata={"help": "phase 2: weight of the full exit's loss, early exits have 1 (paper: 1)"}
+    )
 
     estimator: str = field(default="gain", metadata={"help": "estimator: paper or gain"})
     estimator_resample_share: float = field(default=0.6, metadata={"help": "phase 3: share from resized images"})
@@ -60,6 +66,8 @@ class TrainConfig:
                 raise ValueError(f"{name}: expected at least {least}, got {getattr(self, name)}")
         if self.optimizer not in ("adam", "soap"):
             raise ValueError(f"optimizer: expected adam or soap, got {self.optimizer!r}")
+        if self.precision not in ("float32", "bfloat16"):
+            raise ValueError(f"precision: expected float32 or bfloat16, got {self.precision!r}")
         for prefix in ("", "estimator_"):
             low, high = getattr(self, f"{prefix}resample_low"), getattr(self, f"{prefix}resample_high")
             if not 0 < low <= high:

@@ -37,6 +37,12 @@ def _beside(module: nn.Module, *tensors: Tensor) -> list[Tensor]:
     return [tensor.to(device, memory_format=torch.channels_last) for tensor in tensors]
 
 
+def _autocast(config: TrainConfig, module: nn.Module) -> torch.autocast:
+    """The arithmetic that ``config.precision`` asks for."""
+    device = next(module.parameters()).device.type
+    return torch.autocast(device, torch.bfloat16, enabled=config.precision == "bfloat16")
+
+
 @torch.no_grad()
 def exit_psnr(network: MultiExitNetwork, pairs: list[ImagePair], depths: list[int]) -> dict[str, float]:
     """Mean PSNR of some exits over whole images, untiled, border of ``scale`` pixels left out."""
@@ -57,7 +63,9 @@ def backbone_phase(
 
     def loss(step: int) -> Tensor:
         lr, hr = _beside(network, *sampler.batch(step, config.backbone_batch))
-        return _pixel_loss(network.exit(last, lr), hr, squared=step >= switch)
+        with _autocast(config, network):
+            sr = network.exit(last, lr)
+        return _pixel_loss(sr.float(), hr, squared=step >= switch)
 
     return Phase(
         name="backbone",
@@ -79,8 +87,10 @@ def exits_phase(
 
     def loss(step: int) -> Tensor:
         lr, hr = _beside(network, *sampler.batch(config.backbone_steps + step, config.exits_batch))
-        squared = step >= switch
-        return torch.stack([_pixel_loss(sr, hr, squared) for sr in network(lr)]).sum()
+        with _autocast(config, network):
+            *early_outputs, full = network(lr)
+        losses = [_pixel_loss(sr.float(), hr, squared=step >= switch) for sr in early_outputs]
+        return torch.stack(losses).sum() + config.exits_full_weight * _pixel_loss(full.float(), hr, step >= switch)
 
     return Phase(
         name="exits",
