@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Multi-exit backbones."""
 
-from . import fsrcnn as fsrcnn
+from . import carn, fsrcnn, light, srresnet  # noqa: F401  # they register themselves
 from .multi_exit import MultiExitNetwork, bicubic, channels_last
 from .registry import backbone_names, create_backbone, register_backbone
 
