@@ -8,7 +8,14 @@ from typing import Any
 
 PHASES = ("backbone", "exits", "estimator")
 
-RECIPES: dict[str, dict[str, Any]] = {}
+_LARGER = {
+    "backbone_steps": 60_000,
+    "backbone_learning_rate": 2e-3,
+    "exits_steps": 40_000,
+    "exits_learning_rate": 2e-3,
+    "exits_backbone_learning_rate": 1e-3,
+}
+RECIPES: dict[str, dict[str, Any]] = {"carn": _LARGER, "srresnet": _LARGER, "light": _LARGER}
 """What a backbone wants other than the defaults, which are FSRCNN's."""
 
 
