@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -100,26 +102,38 @@ def load_pairs(
     return pairs
 
 
-def resampled(
-    pairs: list[ImagePair],
-    scale: int,
-    patch_size: int,
-    low: float,
-    high: float,
-    seed: int,
-    device: torch.device | str = "cpu",
-) -> list[ImagePair]:
-    """One more version of each image at a random size between ``low`` and ``high`` (log-uniform).
+class Resampled:
+    """One more version of each image at a random size between ``low`` and ``high`` (log-uniform), made on ``device`` while
+    they are iterated over, so that they are never all in memory.
 
     Large photographs are softer than small ones; enlarged versions stand for them, reduced ones for fine texture.
+
+    Attributes:
+        sizes: height and width of every ``lr``.
     """
-    generator = np.random.default_rng([seed, 1])
-    result = []
-    for pair in pairs:
-        factor = float(np.exp(generator.uniform(np.log(low), np.log(high))))
-        height, width = (max(patch_size * scale, round(side * factor)) for side in pair.hr.shape[-2:])
-        result.append(make_pair(pair.name, resize(pair.hr.to(device), height, width), scale))
-    return result
+
+    def __init__(
+        self,
+        pairs: list[ImagePair],
+        scale: int,
+        patch_size: int,
+        low: float,
+        high: float,
+        seed: int,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.pairs, self.scale, self.device = pairs, scale, device
+        generator = np.random.default_rng([seed, 1])
+        factors = np.exp(generator.uniform(np.log(low), np.log(high), len(pairs)))
+        self.sizes = [
+            [max(patch_size, round(side * factor)) for side in pair.lr.shape[-2:]]
+            for pair, factor in zip(pairs, factors.tolist(), strict=True)
+        ]
+
+    def __iter__(self) -> Iterator[ImagePair]:
+        for pair, (height, width) in zip(self.pairs, self.sizes, strict=True):
+            hr = resize(pair.hr.to(self.device), height * self.scale, width * self.scale)
+            yield make_pair(pair.name, hr, self.scale)
 
 
 def upload(values: npt.NDArray[Any], device: torch.device | str) -> Tensor:
@@ -141,11 +155,15 @@ class Batch:
 class _Pixels:
     """Images (3, H, W) uint8 behind one another in one (pixels, 3) tensor, so that a batch of crops is one indexed read."""
 
-    def __init__(self, images: list[Tensor], device: torch.device | str) -> None:
-        self.values = torch.cat([image.permute(1, 2, 0).reshape(-1, 3) for image in images]).to(device)
-        sizes = torch.tensor([image.shape[-2:] for image in images])
+    def __init__(self, sizes: Tensor, device: torch.device | str) -> None:
         area = sizes.prod(dim=1)
+        self.values = torch.empty(int(area.sum()), 3, dtype=torch.uint8, device=device)
         self.offset, self.height, self.width = (t.to(device) for t in (area.cumsum(0) - area, *sizes.T))
+
+    def put(self, index: int, image: Tensor) -> None:
+        """Image ``index`` of the sizes."""
+        start = int(self.offset[index])
+        self.values[start : start + image[0].numel()] = image.permute(1, 2, 0).reshape(-1, 3)
 
     def crop(self, image: Tensor, top: Tensor, left: Tensor, symmetry: Tensor, size: int, margin: int = 0) -> Tensor:
         """Squares of ``size`` and ``margin`` more on every side (edge pixels repeated outside the image).
@@ -172,7 +190,7 @@ class PatchSampler:
     resumed run sees what an uninterrupted one would have seen, on any device.
 
     Args:
-        groups: lists of pairs; a patch comes from group g with probability ``shares[g]`` and, inside it, from an image
+        groups: pairs; a patch comes from group g with probability ``shares[g]`` and, inside it, from an image
             with probability proportional to its number of pixels.
         shares: one per group, summing to one.
         patch_size: side of the LR patch in pixels.
@@ -184,7 +202,7 @@ class PatchSampler:
 
     def __init__(
         self,
-        groups: list[list[ImagePair]],
+        groups: list[list[ImagePair] | Resampled],
         shares: list[float],
         patch_size: int,
         scale: int,
@@ -192,10 +210,13 @@ class PatchSampler:
         margin: int = 0,
         device: torch.device | str = "cpu",
     ) -> None:
-        pairs = [pair for group in groups for pair in group]
-        self.lr, self.hr = _Pixels([pair.lr for pair in pairs], device), _Pixels([pair.hr for pair in pairs], device)
-        self.sizes = np.array([pair.lr.shape[-2:] for pair in pairs])
-        weights = [np.array([pair.lr[0].numel() for pair in group], dtype=np.float64) for group in groups]
+        grouped = [g.sizes if isinstance(g, Resampled) else [list(pair.lr.shape[-2:]) for pair in g] for g in groups]
+        self.sizes = np.array([size for sizes in grouped for size in sizes])
+        self.lr, self.hr = (_Pixels(torch.from_numpy(self.sizes * factor), device) for factor in (1, scale))
+        for index, pair in enumerate(chain.from_iterable(groups)):
+            self.lr.put(index, pair.lr)
+            self.hr.put(index, pair.hr)
+        weights = [np.prod(sizes, axis=1, dtype=np.float64) for sizes in grouped]
         shared = [share * weight / weight.sum() for weight, share in zip(weights, shares, strict=True)]
         self.cumulative = np.cumsum(np.concatenate(shared))
         self.patch_size, self.scale, self.seed, self.margin = patch_size, scale, seed, margin

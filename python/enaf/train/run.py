@@ -117,9 +117,10 @@ def resume_run(run: Path, threads: int = 0, quiet: bool = False, device: torch.d
     try:
         description = json.loads((run / "config.json").read_text())
         config = TrainConfig(**description["config"])
+        same_sources = description["sources_sha256"] == _sources_hash()
     except (TypeError, KeyError, json.JSONDecodeError) as error:
         raise ValueError(f"resume: {run / 'config.json'} is not of this version of enaf_ext ({error})") from None
-    if description["sources_sha256"] != _sources_hash():
+    if not same_sources:
         log.warning("the run began with other sources of enaf_ext; it goes on with these")
     if threads > 0:
         torch.set_num_threads(threads)
@@ -142,7 +143,7 @@ def resume_run(run: Path, threads: int = 0, quiet: bool = False, device: torch.d
     def sampler(prefix: str, seed: int, margin: int = 0) -> data.PatchSampler:
         """The images and as many resized ones, with the shares that a phase wants of them."""
         low, high, share = (getattr(config, f"{prefix}resample_{name}") for name in ("low", "high", "share"))
-        soft = data.resampled(pairs, scale, size, low, high, seed, device)
+        soft = data.Resampled(pairs, scale, size, low, high, seed, device)
         return data.PatchSampler([pairs, soft], [1 - share, share], size, scale, seed, margin, device)
 
     if {"backbone", "exits"} & set(waiting):
@@ -150,6 +151,7 @@ def resume_run(run: Path, threads: int = 0, quiet: bool = False, device: torch.d
         for name, phase in (("backbone", backbone_phase), ("exits", exits_phase)):
             if name in waiting:
                 trainer.run_phase(phase(config, model, patches, validation))
+        del patches  # as large as the next one
     if "estimator" in waiting:
         margin = model.estimator.margin
         patches = sampler("estimator_", config.seed + 1, margin)
