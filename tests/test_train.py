@@ -1,25 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training on tiny images: it learns, it resumes to the same weights, it survives bad data."""
+"""Training on tiny images: it learns, it resumes to the same weights, also on two processes, it survives bad data."""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from enaf.checkpoint import load_model
-from enaf.train.config import TrainConfig
-from enaf.train.data import PatchSampler, hold_out, list_images, load_pairs
+from enaf.adaptive import AdaptiveNetwork
+from enaf.checkpoint import load_model, model_header
+from enaf.estimator import create_estimator
+from enaf.models import backbone_names, create_backbone
+from enaf.train.config import RECIPES, TrainConfig
+from enaf.train.data import ImagePair, PatchSampler, hold_out, list_images, load_pairs
 from enaf.train.run import resume_run, start_run
+from enaf.train.soap import SOAP
+from enaf.train.trainer import Phase, Trainer
 
 TINY = TrainConfig(
     patch_size=8,
@@ -54,90 +62,253 @@ def trained(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     return run
 
 
-def weights(run: Path) -> dict[str, torch.Tensor]:
-    return load_model(run / "model.safetensors").state_dict()
+def weights(run: Path, name: str = "model") -> dict[str, torch.Tensor]:
+    return load_model(run / f"{name}.safetensors", int(model_header(run / f"{name}.safetensors")["scale"])).state_dict()
+
+
+def log_of(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+
+
+def flags(config: TrainConfig, photographs: Path, run: Path) -> list[str]:
+    """The command line that says ``config``."""
+    result = ["--data", str(photographs), "--out", str(run)]
+    for name in config.__dataclass_fields__:
+        if name != "compile":
+            result += [f"--{name.replace('_', '-')}", str(getattr(config, name))]
+    return result
 
 
 def test_run_folder_describes_itself(trained: Path) -> None:
-    assert {"config.json", "log.jsonl", "curves.png", "checkpoint.pt", "model.safetensors"} == set(os.listdir(trained))
+    begin = {"config.json", "init.safetensors"}
+    assert begin | {"log.jsonl", "curves.png", "checkpoint.pt", "best.safetensors", "model.safetensors"} == set(
+        os.listdir(trained)
+    )
     description = json.loads((trained / "config.json").read_text())
     assert description["config"]["backbone_steps"] == 12
-    assert len(description["data_sha256"]) == 64
-    lines = [json.loads(line) for line in (trained / "log.jsonl").read_text().splitlines()]
+    assert len(description["data_sha256"]) == len(description["sources_sha256"]) == 64
+    lines = log_of(trained)
     assert [line["step"] for line in lines if line["phase"] == "backbone" and "loss" in line] == [2, 4, 6, 8, 10, 12]
+    assert all(0 < line["data_share"] < 1 for line in lines if "loss" in line)
     assert {line["phase"] for line in lines if "validation" in line} == {"backbone", "exits", "estimator"}
+    best, measured = model_header(trained / "best.safetensors"), [x for x in lines if "validation" in x]
+    highest = max(line["validation"]["psnr_exit_3"] for line in measured if line["phase"] == "exits")
+    assert best["psnr_exit_3"] == f"{highest:.4f}"
+    network = {name: tensor for name, tensor in weights(trained, "best").items() if name.startswith("network.")}
+    assert all(torch.equal(tensor, weights(trained)[name]) for name, tensor in network.items()), "handed on"
 
 
 def test_interrupted_run_ends_in_the_same_weights(photographs: Path, trained: Path, tmp_path: Path) -> None:
     """A run killed (SIGKILL) whenever it has written a new checkpoint, over and over."""
     run = tmp_path / "killed"
     command = [sys.executable, "-m", "enaf", "train", "--threads", "1", "--quiet"]
-    begin = [*command, "--data", str(photographs), "--out", str(run)]
-    for name in TINY.__dataclass_fields__:
-        begin += [f"--{name.replace('_', '-')}", str(getattr(TINY, name))]
+    begin = [*command, *flags(TINY, photographs, run)]
     kills = 0
     for attempt in range(20):
         process = subprocess.Popen(begin if attempt == 0 else [*command, "--resume", str(run)])
-        checkpoint, seen = run / "checkpoint.pt", None
-        seen = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
-        while process.poll() is None:
-            if kills < 3 and checkpoint.exists() and checkpoint.stat().st_mtime_ns != seen:
-                process.send_signal(signal.SIGKILL)
-                process.wait()
-                kills += 1
-                break
-            time.sleep(0.002)
-        if process.returncode == 0:
+        killed = kills < 3 and wait_for_checkpoint(process, run)
+        if killed:
+            process.send_signal(signal.SIGKILL)
+            kills += 1
+        if process.wait() == 0:
             break
         assert process.returncode == -signal.SIGKILL
     assert kills >= 1
     expected, result = weights(trained), weights(run)
     for name, tensor in expected.items():
         assert torch.equal(result[name], tensor), name
-    steps = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-    logged = [(line["phase"], line["step"]) for line in steps if "loss" in line]
+    logged = [(line["phase"], line["step"]) for line in log_of(run) if "loss" in line]
     assert logged == sorted(set(logged), key=logged.index), "no line twice"
 
 
+def wait_for_checkpoint(process: subprocess.Popen[bytes], run: Path) -> bool:
+    """Whether ``process`` wrote a checkpoint before it ended."""
+    checkpoint = run / "checkpoint.pt"
+    seen = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
+    while process.poll() is None:
+        if checkpoint.exists() and checkpoint.stat().st_mtime_ns != seen:
+            return True
+        time.sleep(0.002)
+    return False
+
+
+def test_two_processes_train_what_one_does(photographs: Path, tmp_path: Path) -> None:
+    """``torchrun`` with gloo, stopped once and resumed, against one process with the same batches.
+
+    In float32 with Adam only the order of summation differs: weights move by up to 3e-3 a step here, and differ by less
+    than 1e-5 in the end. bfloat16 would round each process's gradients, and SOAP's first eigenbases have directions without
+    any gradient yet, which rounding turns.
+    """
+    config = replace(TINY, optimizer="adam", precision="float32", backbone_steps=6, exits_steps=6, warmup_steps=2)
+    alone, together = tmp_path / "alone", tmp_path / "together"
+    start_run(config, photographs, alone, threads=1, quiet=True)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "enaf"]
+    command = [*launch, "train", "--threads", "1", "--quiet"]
+    process = subprocess.Popen([*command, *flags(config, photographs, together)], stderr=subprocess.DEVNULL)
+    assert wait_for_checkpoint(process, together)
+    process.terminate()
+    assert process.wait() != 0
+    subprocess.run([*command, "--resume", str(together)], check=True)
+    expected, result, initial = weights(alone), weights(together), weights(alone, "init")
+    assert max(float((expected[name] - initial[name]).abs().max()) for name in expected) > 1e-3
+    for name, tensor in expected.items():
+        torch.testing.assert_close(result[name], tensor, rtol=0, atol=1e-5, msg=lambda text, name=name: name + text)
+    for one, two in zip(log_of(alone), log_of(together), strict=True):
+        assert (one["phase"], one["step"]) == (two["phase"], two["step"]), "one process writes"
+        for figure in ("loss", "validation"):
+            assert figure not in one or one[figure] == pytest.approx(two[figure], rel=1e-4)
+
+
 def test_it_learns(photographs: Path, tmp_path: Path) -> None:
-    config = TrainConfig(
-        **{**TINY.__dict__, "backbone_steps": 150, "exits_steps": 30, "log_every": 10, "warmup_steps": 5}
-    )
+    config = replace(TINY, phases="backbone", backbone_steps=150, log_every=10, warmup_steps=5, validate_every=150)
     run = tmp_path / "run"
     start_run(config, photographs, run, threads=1, quiet=True)
-    losses = [
-        entry["loss"]
-        for entry in map(json.loads, (run / "log.jsonl").read_text().splitlines())
-        if entry["phase"] == "backbone" and "loss" in entry
-    ]
+    losses = [line["loss"] for line in log_of(run) if line["phase"] == "backbone" and "loss" in line]
     assert np.mean(losses[-3:]) < 0.8 * losses[0]
 
 
+@pytest.mark.parametrize("scale", [2, 3, 4])
+@pytest.mark.parametrize("backbone", backbone_names())
+def test_every_backbone_trains_at_every_scale(backbone: str, scale: int, photographs: Path, tmp_path: Path) -> None:
+    steps = {"backbone_steps": 2, "exits_steps": 2, "estimator_steps": 4, "estimator_patches": 4, "warmup_steps": 1}
+    config = replace(TINY, backbone=backbone, scale=scale, **steps)
+    model = load_model(start_run(config, photographs, tmp_path / "run", threads=1, quiet=True), scale)
+    assert (model.network.name, model.network.scale) == (backbone, scale)
+    assert all(np.isfinite(line.get("loss", 0)) for line in log_of(tmp_path / "run"))
+    initial = weights(tmp_path / "run", "init")
+    unmoved = [name for name, tensor in model.state_dict().items() if torch.equal(tensor, initial[name])]
+    parameters = {name for name, _ in model.named_parameters()}
+    assert [name for name in unmoved if name in parameters] == []
+
+
+def test_a_phase_alone_on_a_given_model(photographs: Path, trained: Path, tmp_path: Path) -> None:
+    config = replace(TINY, phases="estimator")
+    run = tmp_path / "estimator"
+    start_run(config, photographs, run, init=str(trained / "model.safetensors"), threads=1, quiet=True)
+    before, after = weights(trained), weights(run)
+    moved = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    assert moved == {"estimator"}
+    assert {line["phase"] for line in log_of(run)} == {"estimator"}
+    with pytest.raises(ValueError, match="phases: expected init where the backbone is not trained, got 'estimator'"):
+        start_run(config, photographs, tmp_path / "nothing")
+    with pytest.raises(ValueError, match=r"scale: .* upscales by 4, asked for 2"):
+        start_run(replace(config, scale=2), photographs, tmp_path / "nothing", init=str(trained / "model.safetensors"))
+    assert not (tmp_path / "nothing").exists()
+
+
+def test_a_phase_leaves_its_best_weights(tmp_path: Path) -> None:
+    model = AdaptiveNetwork(create_backbone("fsrcnn"), create_estimator("gain"))
+    bias = model.network.get_parameter("head.0.bias")
+    figures = iter([1.0, 3.0, 2.0])
+    seen: list[float] = []
+
+    def validate(average: AdaptiveNetwork) -> dict[str, float]:
+        seen.append(float(average.network.get_parameter("head.0.bias").detach()[0]))
+        return {"psnr": next(figures)}
+
+    phase = Phase(
+        name="backbone",
+        steps=6,
+        parameter_groups=[{"params": [bias], "lr": 1e-2}],
+        batch=lambda step: None,
+        loss=lambda batch, step: (1 + bias).sum(),
+        validate=validate,
+        selects="psnr",
+    )
+    Trainer(replace(TINY, validate_every=2), tmp_path, model, quiet=True).run_phase(phase)
+    assert seen[0] > seen[1] > seen[2]
+    assert float(bias[0].detach()) == seen[1]
+    phase.name, phase.loss = "exits", lambda batch, step: bias.sum() * float("nan")
+    with pytest.raises(ValueError, match="exits_learning_rate: the loss is no longer finite at step 2"):
+        Trainer(TINY, tmp_path, model, quiet=True).run_phase(phase)
+
+
+@pytest.mark.slow
+def test_compiled_training_is_the_same(photographs: Path, tmp_path: Path) -> None:
+    config = replace(TINY, phases="backbone", precision="float32", backbone_steps=4, warmup_steps=1)
+    start_run(config, photographs, tmp_path / "eager", threads=1, quiet=True)
+    start_run(replace(config, compile=True), photographs, tmp_path / "compiled", threads=1, quiet=True)
+    for name, tensor in weights(tmp_path / "eager").items():
+        torch.testing.assert_close(weights(tmp_path / "compiled")[name], tensor, rtol=0, atol=1e-5)
+
+
 def test_bad_images_are_named_and_left_out(photographs: Path, caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
-    (tmp_path / "broken.png").write_bytes(b"no picture")
-    (tmp_path / "good.png").write_bytes((photographs / "0.png").read_bytes())
+    good = (photographs / "0.png").read_bytes()
+    (tmp_path / "noimage.png").write_bytes(b"no picture")
+    (tmp_path / "truncated.png").write_bytes(good[: len(good) // 2])
+    (tmp_path / "good.png").write_bytes(good)
     Image.new("RGB", (8, 8)).save(tmp_path / "small.png")
     pairs = load_pairs(list_images(tmp_path), 4, 8)
     assert [pair.name for pair in pairs] == ["good.png"]
-    assert "broken.png" in caplog.text
-    assert "small.png" in caplog.text
+    for name in ("noimage.png", "truncated.png", "small.png"):
+        assert name in caplog.text
     (tmp_path / "good.png").unlink()
-    with pytest.raises(ValueError, match="data: none of the 2 images is usable"):
+    with pytest.raises(ValueError, match="data: none of the 3 images is usable"):
         load_pairs(list_images(tmp_path), 4, 8)
 
 
-def test_patches_match_their_originals(photographs: Path) -> None:
+def test_patches_match_their_originals(photographs: Path, device: torch.device) -> None:
     pairs = load_pairs(list_images(photographs), 4, 8)
-    sampler = PatchSampler([pairs[:2], pairs[2:]], [0.5, 0.5], patch_size=8, scale=4, seed=3)
-    wide = PatchSampler([pairs[:2], pairs[2:]], [0.5, 0.5], patch_size=8, scale=4, seed=3, margin=4)
-    lr, hr = sampler.batch(5, 6)
-    wide_lr, wide_hr = wide.batch(5, 6)
-    assert torch.equal(wide_lr[..., 4:-4, 4:-4], lr)
-    assert torch.equal(wide_hr, hr)
-    coarse = torch.nn.functional.avg_pool2d(hr, 4)
-    assert float((coarse - lr).abs().mean()) < 0.02, "flips and turns are the same in both"
-    assert torch.equal(sampler.batch(5, 6)[0], lr)
-    assert not torch.equal(sampler.batch(6, 6)[0], lr)
+    sampler, wide = (
+        PatchSampler([pairs[:2], pairs[2:]], [0.5, 0.5], patch_size=8, scale=4, seed=3, margin=margin, device=device)
+        for margin in (0, 4)
+    )
+    batch, wider = sampler.batch(5, 6), wide.batch(5, 6)
+    assert torch.equal(wider.lr[..., 4:-4, 4:-4], batch.lr)
+    assert torch.equal(wider.hr, batch.hr)
+    assert batch.hr.is_contiguous(memory_format=torch.channels_last)
+    coarse = torch.nn.functional.avg_pool2d(batch.hr, 4)
+    assert float((coarse - batch.lr).abs().mean()) < 0.02, "flips and turns are the same in both"
+    on_host = PatchSampler([pairs[:2], pairs[2:]], [0.5, 0.5], patch_size=8, scale=4, seed=3).batch(5, 6)
+    assert torch.equal(on_host.hr, batch.hr.cpu()), "the same on every device"
+    assert not torch.equal(sampler.batch(6, 6).lr, batch.lr)
+    halves = [sampler.batch(5, 6, slice(0, 3)), sampler.batch(5, 6, slice(3, 6))]
+    assert torch.equal(torch.cat([half.lr for half in halves]), batch.lr), "parts make up the whole"
+    assert torch.equal(torch.cat([half.image for half in halves]), batch.image)
+
+
+def test_samples_are_all_crops_in_all_symmetries() -> None:
+    """A 3x2 image whose pixels are numbered has two crops of 2x2, each in eight symmetries, and no other patches."""
+    lr = torch.arange(6, dtype=torch.uint8).view(1, 3, 2).repeat(3, 1, 1)
+    pair = ImagePair("numbers", lr.repeat_interleave(2, 1).repeat_interleave(2, 2), lr)
+    batch = PatchSampler([[pair]], [1.0], patch_size=2, scale=2, seed=0).batch(0, 400)
+    drawn = {tuple((patch[0] * 255).round().int().flatten().tolist()) for patch in batch.lr}
+    expected = set()
+    for crop in (lr[0, :2], lr[0, 1:]):
+        for turns in range(4):
+            turned = crop.rot90(turns)
+            expected |= {tuple(turned.flatten().tolist()), tuple(turned.flip(1).flatten().tolist())}
+    assert drawn == expected
+    assert torch.equal(batch.hr[:, :, ::2, ::2], batch.lr)
+    edges = PatchSampler([[pair]], [1.0], patch_size=2, scale=2, seed=0, margin=1).batch(0, 1).lr
+    assert edges.shape[-2:] == (4, 4)
+    assert set((edges * 255).round().int().flatten().tolist()) <= set(range(6))
+
+
+def test_equal_layers_are_updated_as_each_alone() -> None:
+    """Shapes whose first gradient has full rank: directions without a gradient have no definite basis yet."""
+    shapes = [(27, 3, 3, 3), (27, 3, 3, 3), (8, 40, 3, 3), (8, 40, 3, 3), (8,), (8,), (1,), (32, 32), (300, 4)]
+    together = [torch.nn.Parameter(torch.randn(shape, dtype=torch.float64)) for shape in shapes]
+    alone = [torch.nn.Parameter(parameter.detach().clone()) for parameter in together]
+    one, each = SOAP(together), [SOAP([parameter]) for parameter in alone]
+    for step in range(12):
+        if step == 6:  # through a checkpoint
+            state, one = one.state_dict(), SOAP(together)
+            one.load_state_dict(state)
+        for parameter, twin in zip(together, alone, strict=True):
+            parameter.grad = torch.randn_like(parameter)
+            twin.grad = parameter.grad.clone()
+        one.step()
+        for optimizer in each:
+            optimizer.step()
+    for parameter, twin in zip(together, alone, strict=True):
+        torch.testing.assert_close(parameter, twin, rtol=0, atol=1e-9)
+
+
+def test_recipes_of_backbones() -> None:
+    for name, recipe in RECIPES.items():
+        assert TrainConfig.of(name) == TrainConfig(backbone=name, **recipe) != TrainConfig(backbone=name)
+    assert TrainConfig.of("fsrcnn", backbone_steps=7) == TrainConfig(backbone_steps=7)
 
 
 def test_hold_out() -> None:
@@ -156,3 +327,15 @@ def test_rejects(photographs: Path, trained: Path, tmp_path: Path) -> None:
         list_images(tmp_path / "nothing")
     with pytest.raises(ValueError, match="patch_size: expected at least 4, got 2"):
         TrainConfig(patch_size=2)
+    with pytest.raises(ValueError, match="phases: expected some of backbone,exits,estimator in this order, got 'exit'"):
+        TrainConfig(phases="exit")
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "config.json").write_text('{"config": {"learnign_rate": 1}}')
+    with pytest.raises(ValueError, match=r"config.json is not of this version of enaf_ext \(.*learnign_rate"):
+        resume_run(other)
+    damaged = tmp_path / "damaged"
+    shutil.copytree(trained, damaged)
+    (damaged / "checkpoint.pt").write_bytes(b"no checkpoint")
+    with pytest.raises(ValueError, match=r"checkpoint\.pt is not a readable checkpoint"):
+        resume_run(damaged, quiet=True)

@@ -4,6 +4,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
+
+PHASES = ("backbone", "exits", "estimator")
+
+_LARGER = {
+    "backbone_steps": 60_000,
+    "backbone_learning_rate": 2e-3,
+    "exits_steps": 40_000,
+    "exits_learning_rate": 2e-3,
+    "exits_backbone_learning_rate": 1e-3,
+}
+RECIPES: dict[str, dict[str, Any]] = {"carn": _LARGER, "srresnet": _LARGER, "light": _LARGER}
+"""What a backbone wants other than the defaults, which are FSRCNN's."""
 
 
 @dataclass(frozen=True)
@@ -12,6 +25,9 @@ class TrainConfig:
 
     backbone: str = field(default="fsrcnn", metadata={"help": "backbone name"})
     scale: int = field(default=4, metadata={"help": "upscaling factor"})
+    phases: str = field(
+        default=",".join(PHASES), metadata={"help": "phases to train; what a phase left out would train stays"}
+    )
     seed: int = field(default=0, metadata={"help": "seed of weights and samples"})
     patch_size: int = field(default=32, metadata={"help": "side of a training patch in LR pixels"})
     resample_share: float = field(default=0.4, metadata={"help": "share of patches from resized images"})
@@ -24,7 +40,11 @@ class TrainConfig:
     ema_decay: float = field(default=0.999, metadata={"help": "decay of the averaged weights that are kept"})
     gradient_clip: float = field(default=1.0, metadata={"help": "largest gradient norm; 0 = none"})
     precision: str = field(
-        default="bfloat16", metadata={"help": "of the backbone's arithmetic: float32 or bfloat16 (weights stay float32)"}
+        default="bfloat16",
+        metadata={"help": "of the backbone's arithmetic: float32 or bfloat16 (weights stay float32)"},
+    )
+    compile: bool = field(
+        default=False, metadata={"help": "torch.compile the backbone phases: a slow start, then faster"}
     )
     warmup_steps: int = field(default=200, metadata={"help": "steps of linear warm-up of the learning rate"})
     final_learning_rate: float = field(default=1e-8, metadata={"help": "end of the cosine schedule"})
@@ -60,7 +80,14 @@ class TrainConfig:
     validate_every: int = field(default=2_000, metadata={"help": "steps between validations on full images"})
     checkpoint_every: int = field(default=500, metadata={"help": "steps between checkpoints"})
 
+    @classmethod
+    def of(cls, backbone: str, **settings: Any) -> TrainConfig:
+        """The recipe of a backbone, with other settings where they are given."""
+        return cls(**{"backbone": backbone, **RECIPES.get(backbone, {}), **settings})
+
     def __post_init__(self) -> None:
+        if not self.phases or [name for name in PHASES if name in self.phases.split(",")] != self.phases.split(","):
+            raise ValueError(f"phases: expected some of {','.join(PHASES)} in this order, got {self.phases!r}")
         for name, least in (("patch_size", 4), ("backbone_batch", 1), ("exits_batch", 1), ("estimator_batch", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name}: expected at least {least}, got {getattr(self, name)}")

@@ -16,17 +16,15 @@ def draw(entries: Iterable[dict[str, Any]], path: Path) -> None:
         entries: lines of ``log.jsonl``.
         path: PNG to write, atomically.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib.figure import Figure
 
     phases: dict[str, list[dict[str, Any]]] = {}
     for entry in entries:
         phases.setdefault(entry["phase"], []).append(entry)
     if not phases:
         return
-    figure, axes = pyplot.subplots(2, len(phases), figsize=(5 * len(phases), 7), squeeze=False, constrained_layout=True)
+    figure = Figure(figsize=(5 * len(phases), 7), layout="constrained")
+    axes = figure.subplots(2, len(phases), squeeze=False)
     for column, (phase, lines) in enumerate(phases.items()):
         losses = [line for line in lines if "loss" in line]
         axes[0, column].plot([line["step"] for line in losses], [line["loss"] for line in losses], linewidth=0.8)
@@ -41,5 +39,4 @@ def draw(entries: Iterable[dict[str, Any]], path: Path) -> None:
             axes[1, column].legend(fontsize="small")
     temporary = path.with_suffix(".tmp.png")
     figure.savefig(temporary, dpi=110)
-    pyplot.close(figure)
     os.replace(temporary, path)

@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training data: a folder of images, resident in memory as pairs of high and low resolution, sampled as patches."""
+"""Training data: a folder of images, read once as pairs of high and low resolution, sampled as patches where they are
+needed: in the memory of the host or of the GPU."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -36,10 +40,10 @@ def read_rgb(path: Path) -> Tensor:
 
 
 def make_pair(name: str, hr: Tensor, scale: int) -> ImagePair:
-    """Crop ``hr`` to multiples of ``scale`` and degrade it."""
+    """Crop ``hr`` to multiples of ``scale`` and degrade it on its device; the pair is kept by the host."""
     height, width = (side - side % scale for side in hr.shape[-2:])
     hr = hr[:, :height, :width].contiguous()
-    return ImagePair(name, hr, downsample(hr, scale))
+    return ImagePair(name, hr.cpu(), downsample(hr, scale).cpu())
 
 
 def list_images(folder: Path) -> list[Path]:
@@ -74,8 +78,10 @@ def hold_out(paths: list[Path], count: int) -> tuple[list[Path], list[Path]]:
     return [path for path in paths if path not in set(validation)], validation
 
 
-def load_pairs(paths: list[Path], scale: int, patch_size: int = 1) -> list[ImagePair]:
-    """Read and degrade images; unreadable and too small ones are named in the log and left out.
+def load_pairs(
+    paths: list[Path], scale: int, patch_size: int = 1, device: torch.device | str = "cpu"
+) -> list[ImagePair]:
+    """Read images and degrade them on ``device``; unreadable and too small ones are named in the log and left out.
 
     Raises:
         ValueError: no usable image is left.
@@ -90,89 +96,139 @@ def load_pairs(paths: list[Path], scale: int, patch_size: int = 1) -> list[Image
         if min(hr.shape[-2:]) < patch_size * scale:
             log.warning("left out, smaller than a patch of %d pixels: %s", patch_size * scale, path)
             continue
-        pairs.append(make_pair(path.name, hr, scale))
+        pairs.append(make_pair(path.name, hr.to(device), scale))
     if not pairs:
         raise ValueError(f"data: none of the {len(paths)} images is usable")
     return pairs
 
 
-def resampled(
-    pairs: list[ImagePair], scale: int, patch_size: int, low: float, high: float, seed: int
-) -> list[ImagePair]:
-    """One more version of each image at a random size between ``low`` and ``high`` (log-uniform).
+class Resampled:
+    """One more version of each image at a random size between ``low`` and ``high`` (log-uniform), made on ``device`` while
+    they are iterated over, so that they are never all in memory.
 
     Large photographs are softer than small ones; enlarged versions stand for them, reduced ones for fine texture.
+
+    Attributes:
+        sizes: height and width of every ``lr``.
     """
-    generator = np.random.default_rng([seed, 1])
-    result = []
-    for pair in pairs:
-        factor = float(np.exp(generator.uniform(np.log(low), np.log(high))))
-        height, width = (max(patch_size * scale, round(side * factor)) for side in pair.hr.shape[-2:])
-        result.append(make_pair(pair.name, resize(pair.hr, height, width), scale))
-    return result
+
+    def __init__(
+        self,
+        pairs: list[ImagePair],
+        scale: int,
+        patch_size: int,
+        low: float,
+        high: float,
+        seed: int,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.pairs, self.scale, self.device = pairs, scale, device
+        generator = np.random.default_rng([seed, 1])
+        factors = np.exp(generator.uniform(np.log(low), np.log(high), len(pairs)))
+        self.sizes = [
+            [max(patch_size, round(side * factor)) for side in pair.lr.shape[-2:]]
+            for pair, factor in zip(pairs, factors.tolist(), strict=True)
+        ]
+
+    def __iter__(self) -> Iterator[ImagePair]:
+        for pair, (height, width) in zip(self.pairs, self.sizes, strict=True):
+            hr = resize(pair.hr.to(self.device), height * self.scale, width * self.scale)
+            yield make_pair(pair.name, hr, self.scale)
+
+
+def upload(values: npt.NDArray[Any], device: torch.device | str) -> Tensor:
+    """An array on a device, without making the host wait for it."""
+    tensor = torch.from_numpy(values)
+    return tensor if torch.device(device).type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Patches ``lr`` (n, 3, P+2m, P+2m) and ``hr`` (n, 3, s*P, s*P), float32 in [0, 1], channels_last, and the index of the
+    ``image`` (n,) that each comes from."""
+
+    lr: Tensor
+    hr: Tensor
+    image: Tensor
+
+
+class _Pixels:
+    """Images (3, H, W) uint8 behind one another in one (pixels, 3) tensor, so that a batch of crops is one indexed read."""
+
+    def __init__(self, sizes: Tensor, device: torch.device | str) -> None:
+        area = sizes.prod(dim=1)
+        self.values = torch.empty(int(area.sum()), 3, dtype=torch.uint8, device=device)
+        self.offset, self.height, self.width = (t.to(device) for t in (area.cumsum(0) - area, *sizes.T))
+
+    def put(self, index: int, image: Tensor) -> None:
+        """Image ``index`` of the sizes."""
+        start = int(self.offset[index])
+        self.values[start : start + image[0].numel()] = image.permute(1, 2, 0).reshape(-1, 3)
+
+    def crop(self, image: Tensor, top: Tensor, left: Tensor, symmetry: Tensor, size: int, margin: int = 0) -> Tensor:
+        """Squares of ``size`` and ``margin`` more on every side (edge pixels repeated outside the image).
+
+        Bits 0 to 2 of ``symmetry`` mirror rows, mirror columns and transpose: together all flips and quarter turns.
+        """
+        steps = torch.arange(-margin, size + margin, device=image.device)
+        mirror_rows, mirror_columns, transpose = ((symmetry >> bit & 1).bool()[:, None] for bit in range(3))
+
+        def along(start: Tensor, mirrored: Tensor, limit: Tensor) -> Tensor:
+            position = start[:, None] + torch.where(mirrored, size - 1 - steps, steps)
+            return position.clamp_min(0).minimum(limit[:, None] - 1)
+
+        rows = self.offset[image][:, None] + along(top, mirror_rows, self.height[image]) * self.width[image][:, None]
+        columns = along(left, mirror_columns, self.width[image])
+        upright = rows[:, :, None] + columns[:, None, :]
+        index = torch.where(transpose[:, :, None], upright.mT, upright)
+        patches = self.values.index_select(0, index.flatten()).view(*index.shape, 3)
+        return patches.permute(0, 3, 1, 2).float().div_(255)
 
 
 class PatchSampler:
     """Random patches with flips and quarter turns. Batch ``step`` depends on the seed and ``step`` alone, so that a
-    resumed run sees what an uninterrupted one would have seen.
+    resumed run sees what an uninterrupted one would have seen, on any device.
 
     Args:
-        groups: lists of pairs; a patch comes from group g with probability ``shares[g]`` and, inside it, from an image
+        groups: pairs; a patch comes from group g with probability ``shares[g]`` and, inside it, from an image
             with probability proportional to its number of pixels.
         shares: one per group, summing to one.
         patch_size: side of the LR patch in pixels.
         scale: upscaling factor.
         seed: of the whole sequence.
         margin: LR pixels of surroundings to add on every side (edge pixels repeated outside the image).
+        device: where the images are kept and the patches are cut.
     """
 
     def __init__(
         self,
-        groups: list[list[ImagePair]],
+        groups: list[list[ImagePair] | Resampled],
         shares: list[float],
         patch_size: int,
         scale: int,
         seed: int,
         margin: int = 0,
+        device: torch.device | str = "cpu",
     ) -> None:
-        self.pairs = [pair for group in groups for pair in group]
-        weights = [
-            np.array([pair.lr[0].numel() for pair in group], dtype=np.float64) * share
-            for group, share in zip(groups, shares, strict=True)
-        ]
-        sums = [weight.sum() / max(share, 1e-12) for weight, share in zip(weights, shares, strict=True)]
-        probabilities = np.concatenate([weight / total for weight, total in zip(weights, sums, strict=True)])
-        self.cumulative = np.cumsum(probabilities / probabilities.sum())
+        grouped = [g.sizes if isinstance(g, Resampled) else [list(pair.lr.shape[-2:]) for pair in g] for g in groups]
+        self.sizes = np.array([size for sizes in grouped for size in sizes])
+        self.lr, self.hr = (_Pixels(torch.from_numpy(self.sizes * factor), device) for factor in (1, scale))
+        for index, pair in enumerate(chain.from_iterable(groups)):
+            self.lr.put(index, pair.lr)
+            self.hr.put(index, pair.hr)
+        weights = [np.prod(sizes, axis=1, dtype=np.float64) for sizes in grouped]
+        shared = [share * weight / weight.sum() for weight, share in zip(weights, shares, strict=True)]
+        self.cumulative = np.cumsum(np.concatenate(shared))
         self.patch_size, self.scale, self.seed, self.margin = patch_size, scale, seed, margin
 
-    def images(self, step: int, size: int) -> npt.NDArray[np.int64]:
-        """Which image each patch of ``batch(step, size)`` comes from."""
-        return self._images(np.random.default_rng([self.seed, 2, step]), size)
-
-    def _images(self, generator: np.random.Generator, size: int) -> npt.NDArray[np.int64]:
-        drawn = np.searchsorted(self.cumulative, generator.random(size) * self.cumulative[-1], side="right")
-        return np.minimum(drawn, len(self.pairs) - 1)
-
-    def batch(self, step: int, size: int) -> tuple[Tensor, Tensor]:
-        """LR (size, 3, P+2m, P+2m) and HR (size, 3, s*P, s*P), float32 in [0, 1]."""
+    def batch(self, step: int, size: int, part: slice = slice(None)) -> Batch:
+        """Batch ``step`` of ``size`` patches, or only the ``part`` of it that this process works on."""
         generator = np.random.default_rng([self.seed, 2, step])
-        lr_patches: list[Tensor] = []
-        hr_patches: list[Tensor] = []
-        for image in self._images(generator, size):
-            lr, hr = self._crop(self.pairs[image], generator)
-            turns, flip = int(generator.integers(4)), bool(generator.integers(2))
-            for patch, patches in ((lr, lr_patches), (hr, hr_patches)):
-                patch = patch.flip(-1) if flip else patch
-                patches.append(patch.rot90(turns, (-2, -1)))
-        return torch.stack(lr_patches).float().div_(255), torch.stack(hr_patches).float().div_(255)
-
-    def _crop(self, pair: ImagePair, generator: np.random.Generator) -> tuple[Tensor, Tensor]:
-        height, width = pair.lr.shape[-2:]
-        size, scale, margin = self.patch_size, self.scale, self.margin
-        y, x = int(generator.integers(height - size + 1)), int(generator.integers(width - size + 1))
-        hr = pair.hr[:, y * scale : (y + size) * scale, x * scale : (x + size) * scale]
-        if margin == 0:
-            return pair.lr[:, y : y + size, x : x + size], hr
-        rows = torch.arange(y - margin, y + size + margin).clamp_(0, height - 1)
-        columns = torch.arange(x - margin, x + size + margin).clamp_(0, width - 1)
-        return pair.lr[:, rows][:, :, columns], hr
+        image = np.searchsorted(self.cumulative, generator.random(size) * self.cumulative[-1], side="right")
+        image = np.minimum(image, len(self.sizes) - 1)
+        top, left = generator.integers(self.sizes[image] - self.patch_size + 1).T
+        drawn = np.stack([image, top, left, generator.integers(8, size=size)])[:, part]
+        image, top, left, symmetry = upload(np.ascontiguousarray(drawn), self.lr.values.device)
+        lr = self.lr.crop(image, top, left, symmetry, self.patch_size, self.margin)
+        hr = self.hr.crop(image, top * self.scale, left * self.scale, symmetry, self.patch_size * self.scale)
+        return Batch(lr, hr, image)

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A run folder from beginning to end: config.json, log.jsonl, curves.png, checkpoint.pt, model.safetensors."""
+"""A run folder from beginning to end: config.json and init.safetensors, which a run starts from; log.jsonl, curves.png,
+checkpoint.pt and best.safetensors, which it keeps on the way; model.safetensors, which it ends with."""
 
 from __future__ import annotations
 
@@ -9,16 +10,17 @@ import platform
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import torch
 
+import enaf
+import enaf_ext
 from enaf.adaptive import AdaptiveNetwork
-from enaf.checkpoint import save_model
+from enaf.checkpoint import load_model, save_model
 from enaf.estimator import create_estimator
 from enaf.models import channels_last, create_backbone
 
-from . import curves, data
+from . import data, parallel
 from .config import TrainConfig
 from .phases import backbone_phase, estimator_phase, exits_phase
 from .trainer import Trainer, atomic_write
@@ -31,59 +33,95 @@ def start_run(
     folder: Path,
     run: Path,
     validation: Path | None = None,
+    init: str | None = None,
     threads: int = 0,
     quiet: bool = False,
-    device: str = "cpu",
+    device: torch.device | str = "cpu",
 ) -> Path:
-    """Train from nothing.
+    """Train a model.
 
     Args:
         config: the numbers.
         folder: training images.
         run: folder of the run; must not hold another one.
         validation: folder of validation images; None = hold out some training images.
+        init: name or file of a model to start from; None = from nothing.
         threads: CPU threads, 0 = torch's choice.
         quiet: no progress bar.
-        device: where the networks are trained; images stay in the memory of the host.
+        device: where the networks are trained and the images kept.
 
     Returns:
         The model file.
 
     Raises:
         FileExistsError: ``run`` already holds a run.
-        ValueError: no usable image.
+        ValueError: no usable image, or ``init`` is no model of this backbone and scale.
     """
-    if (run / "config.json").exists():
-        raise FileExistsError(f"out: {run} already holds a run; go on with it by --resume {run}")
-    paths = data.list_images(folder)
-    run.mkdir(parents=True, exist_ok=True)
-    description = {
-        "config": asdict(config),
-        "data": str(folder.resolve()),
-        "validation": None if validation is None else str(validation.resolve()),
-        "data_sha256": data.manifest_hash(paths),
-        "version": metadata.version("enaf_ext"),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-    }
-    atomic_write((json.dumps(description, indent=2) + "\n").encode(), run / "config.json")
+    if parallel.rank() == 0:
+        if (run / "config.json").exists():
+            raise FileExistsError(f"out: {run} already holds a run; go on with it by --resume {run}")
+        model, paths = _initial_model(config, init), data.list_images(folder)
+        run.mkdir(parents=True, exist_ok=True)
+        save_model(model, run / "init.safetensors")
+        description = {
+            "config": asdict(config),
+            "init": init,
+            "data": str(folder.resolve()),
+            "validation": None if validation is None else str(validation.resolve()),
+            "data_sha256": data.manifest_hash(paths),
+            "version": metadata.version("enaf_ext"),
+            "sources_sha256": _sources_hash(),
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        }
+        atomic_write((json.dumps(description, indent=2) + "\n").encode(), run / "config.json")
+    parallel.barrier()
     return resume_run(run, threads, quiet, device)
 
 
-def resume_run(run: Path, threads: int = 0, quiet: bool = False, device: str = "cpu") -> Path:
+def _initial_model(config: TrainConfig, init: str | None) -> AdaptiveNetwork:
+    """Random weights, and in their place those of ``init`` as far as it has the same parts."""
+    torch.manual_seed(config.seed)
+    network = create_backbone(config.backbone, config.scale)
+    estimator = create_estimator(config.estimator, network.num_exits)
+    if init is None:
+        if not config.phases.startswith("backbone"):
+            raise ValueError(f"phases: expected init where the backbone is not trained, got {config.phases!r} alone")
+        return AdaptiveNetwork(network, estimator)
+    given = load_model(init, config.scale)
+    if given.network.name != config.backbone:
+        raise ValueError(f"init: expected a model of {config.backbone}, got one of {given.network.name}")
+    same_estimator = given.estimator.name == config.estimator
+    return AdaptiveNetwork(given.network, given.estimator if same_estimator else estimator)
+
+
+def _sources_hash() -> str:
+    """SHA-256 over the Python sources of the package: which code trained a model, with or without version control."""
+    folders = [Path(str(package.__file__)).parent for package in (enaf, enaf_ext)]
+    return data.manifest_hash([path for folder in folders for path in sorted(folder.rglob("*.py"))])
+
+
+@torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
+def resume_run(run: Path, threads: int = 0, quiet: bool = False, device: torch.device | str = "cpu") -> Path:
     """Train on from the last checkpoint of a run, or from its start.
 
     Killed at any moment and resumed, a run ends in the weights that it would have reached uninterrupted (on the same
-    machine with the same number of threads).
+    device with the same number of threads and processes). What is computed in float32 is: no TensorFloat-32.
 
     Raises:
         FileNotFoundError: no run there.
-        ValueError: the images of the run are not the ones it began with.
+        ValueError: the run is not one of this version, or its images are not the ones it began with.
     """
     if not (run / "config.json").is_file():
         raise FileNotFoundError(f"resume: {run} holds no run (config.json is missing)")
-    description = json.loads((run / "config.json").read_text())
-    config = TrainConfig(**description["config"])
+    try:
+        description = json.loads((run / "config.json").read_text())
+        config = TrainConfig(**description["config"])
+        same_sources = description["sources_sha256"] == _sources_hash()
+    except (TypeError, KeyError, json.JSONDecodeError) as error:
+        raise ValueError(f"resume: {run / 'config.json'} is not of this version of enaf_ext ({error})") from None
+    if not same_sources:
+        log.warning("the run began with other sources of enaf_ext; it goes on with these")
     if threads > 0:
         torch.set_num_threads(threads)
     paths = data.list_images(Path(description["data"]))
@@ -94,31 +132,34 @@ def resume_run(run: Path, threads: int = 0, quiet: bool = False, device: str = "
     else:
         training, held_out = paths, data.list_images(Path(description["validation"]))
     log.info("reading %d images", len(paths))
-    pairs = data.load_pairs(training, config.scale, config.patch_size)
-    validation = data.load_pairs(held_out, config.scale, config.patch_size)
-
-    torch.manual_seed(config.seed)
-    network = channels_last(create_backbone(config.backbone, config.scale)).to(device)
-    estimator = channels_last(create_estimator(config.estimator, network.num_exits)).to(device)
-    trainer = Trainer(config, run, {"network": network, "estimator": estimator}, quiet)
     size, scale = config.patch_size, config.scale
+    pairs = data.load_pairs(training, scale, size, device)
+    validation = data.load_pairs(held_out, scale, size, device)
 
-    def resampled(prefix: str, seed: int) -> dict[str, Any]:
+    model = channels_last(load_model(run / "init.safetensors", scale)).to(device).train()
+    trainer = Trainer(config, run, model, quiet)
+    waiting = [name for name in config.phases.split(",") if name not in trainer.finished]
+
+    def sampler(prefix: str, seed: int, margin: int = 0) -> data.PatchSampler:
         """The images and as many resized ones, with the shares that a phase wants of them."""
         low, high, share = (getattr(config, f"{prefix}resample_{name}") for name in ("low", "high", "share"))
-        soft = data.resampled(pairs, scale, size, low, high, seed)
-        return {"groups": [pairs, soft], "shares": [1 - share, share], "patch_size": size, "scale": scale, "seed": seed}
+        soft = data.Resampled(pairs, scale, size, low, high, seed, device)
+        return data.PatchSampler([pairs, soft], [1 - share, share], size, scale, seed, margin, device)
 
-    if {"backbone", "exits"} - set(trainer.finished):
-        sampler = data.PatchSampler(**resampled("", config.seed))
-        trainer.run_phase(backbone_phase(config, network, sampler, validation))
-        trainer.run_phase(exits_phase(config, network, sampler, validation))
-    if "estimator" not in trainer.finished:
-        training_patches = data.PatchSampler(**resampled("estimator_", config.seed + 1), margin=estimator.margin)
-        unseen = data.PatchSampler([validation], [1.0], size, scale, config.seed + 2, margin=estimator.margin)
-        trainer.run_phase(estimator_phase(config, network, estimator, training_patches, unseen, quiet))
-    model = run / "model.safetensors"
-    save_model(AdaptiveNetwork(network, estimator), model, {"data_sha256": description["data_sha256"]})
-    curves.draw(trainer.journal.entries(), run / "curves.png")
-    log.info("wrote %s", model)
-    return model
+    if {"backbone", "exits"} & set(waiting):
+        patches = sampler("", config.seed)
+        for name, phase in (("backbone", backbone_phase), ("exits", exits_phase)):
+            if name in waiting:
+                trainer.run_phase(phase(config, model, patches, validation))
+        del patches  # as large as the next one
+    if "estimator" in waiting:
+        margin = model.estimator.margin
+        patches = sampler("estimator_", config.seed + 1, margin)
+        unseen = data.PatchSampler([validation], [1.0], size, scale, config.seed + 2, margin, device)
+        trainer.run_phase(estimator_phase(config, model, patches, unseen, trainer.quiet))
+    result = run / "model.safetensors"
+    if trainer.writes:
+        save_model(model, result, {"data_sha256": description["data_sha256"]})
+        log.info("wrote %s", result)
+    parallel.barrier()
+    return result

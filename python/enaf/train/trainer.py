@@ -10,7 +10,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,10 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from enaf.adaptive import AdaptiveNetwork
+from enaf.checkpoint import save_model
+
+from . import curves, parallel
 from .config import TrainConfig
 from .soap import SOAP
 
@@ -34,18 +38,20 @@ class Phase:
     Attributes:
         name: "backbone", "exits" or "estimator".
         steps: number of optimiser steps.
-        module: what is trained; its averaged copy is what the phase leaves behind.
         parameter_groups: optimiser groups, each with "params" and its initial "lr".
-        loss: step -> scalar loss of that step's batch.
-        validate: module -> measured figures.
+        batch: step -> this process's part of that step's batch.
+        loss: (batch, step) -> scalar, a mean over the batch.
+        validate: model with averaged weights -> measured figures, equal on all processes.
+        selects: the figure whose highest value chooses the weights that the phase leaves behind; None = the last ones.
     """
 
     name: str
     steps: int
-    module: nn.Module
     parameter_groups: list[dict[str, Any]]
-    loss: Callable[[int], Tensor]
-    validate: Callable[[nn.Module], dict[str, float]]
+    batch: Callable[[int], Any]
+    loss: Callable[[Any, int], Tensor]
+    validate: Callable[[AdaptiveNetwork], dict[str, float]]
+    selects: str | None = None
 
 
 def atomic_write(content: bytes, path: Path) -> None:
@@ -88,29 +94,62 @@ class Journal:
                 yield json.loads(line)
 
 
+class DataClock:
+    """How long the device waits for its data: on a GPU by events in its stream, so that nothing waits for the clock."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.cuda = device.type == "cuda"
+        self.waits: list[tuple[Any, Any]] = []
+
+    def now(self) -> Any:
+        """A moment in the work of the device."""
+        if not self.cuda:
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+    def seconds(self) -> float:
+        """Sum of the waits since the last call; on a GPU, all of its work must have ended."""
+        total = sum(start.elapsed_time(end) / 1000 if self.cuda else end - start for start, end in self.waits)
+        self.waits.clear()
+        return total
+
+
 class Trainer:
     """Runs phases inside a run folder, with an averaged copy of the weights, a log and atomic checkpoints.
 
+    Under ``torchrun`` every process trains, and the first one writes.
+
     Args:
         config: the numbers of the run.
-        run: the folder; ``checkpoint.pt`` and ``log.jsonl`` live there.
-        modules: everything that has weights, by name; all of it is in each checkpoint.
+        run: the folder; ``checkpoint.pt``, ``best.safetensors``, ``log.jsonl`` and ``curves.png`` live there.
+        model: what is trained.
         quiet: no progress bar.
+
+    Raises:
+        ValueError: the checkpoint in the folder is damaged.
     """
 
-    def __init__(self, config: TrainConfig, run: Path, modules: dict[str, nn.Module], quiet: bool = False) -> None:
-        self.config, self.run, self.modules, self.quiet = config, run, modules, quiet
+    def __init__(self, config: TrainConfig, run: Path, model: AdaptiveNetwork, quiet: bool = False) -> None:
+        self.config, self.run, self.model = config, run, model
+        self.writes = parallel.rank() == 0
+        self.quiet = quiet or not self.writes
+        self.device = next(model.parameters()).device
         self.journal = Journal(run / "log.jsonl")
         self.finished: list[str] = []
         self.resumed: dict[str, Any] | None = None
         checkpoint = run / "checkpoint.pt"
         if checkpoint.exists():
-            state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-            for name, module in modules.items():
-                module.load_state_dict(state["modules"][name])
+            try:
+                state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+            except Exception as error:  # torch raises many kinds for damaged files
+                raise ValueError(f"resume: {checkpoint} is not a readable checkpoint ({error})") from None
+            model.load_state_dict(state["model"])
             self.finished = state["finished"]
             self.resumed = state
-            self.journal.rewind(state["phase"], state["step"], self.finished)
+            if self.writes:
+                self.journal.rewind(state["phase"], state["step"], self.finished)
 
     def run_phase(self, phase: Phase) -> None:
         """Train one phase to its end, from where a checkpoint left it; a finished phase is skipped."""
@@ -119,45 +158,68 @@ class Trainer:
         config = self.config
         optimizer = _OPTIMIZERS[config.optimizer](phase.parameter_groups)
         initial = [group["lr"] for group in optimizer.param_groups]
-        average = copy.deepcopy(phase.module)
+        average = copy.deepcopy(self.model)
+        best: dict[str, Any] | None = None
         start = 0
         if self.resumed is not None and self.resumed["phase"] == phase.name:
             optimizer.load_state_dict(self.resumed["optimizer"])
             average.load_state_dict(self.resumed["average"])
-            start = self.resumed["step"]
+            best, start = self.resumed["best"], self.resumed["step"]
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        trained = {id(parameter) for parameter in parameters}
+        pairs = zip(average.parameters(), self.model.parameters(), strict=True)
+        kept, current = zip(*((k, c) for k, c in pairs if id(c) in trained), strict=True)
         progress = tqdm(total=phase.steps, initial=start, desc=phase.name, disable=self.quiet, mininterval=1.0)
-        running, since = 0.0, time.perf_counter()
+        clock = DataClock(self.device)
+        running, since = torch.zeros((), device=self.device), time.perf_counter()
         for step in range(start, phase.steps):
             for group, rate in zip(optimizer.param_groups, initial, strict=True):
                 group["lr"] = self._learning_rate(rate, step, phase.steps)
-            loss = phase.loss(step)
+            asked = clock.now()
+            batch = phase.batch(step)
+            clock.waits.append((asked, clock.now()))
+            loss = phase.loss(batch, step)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
+            parallel.average([p.grad for p in parameters if p.grad is not None])
             if config.gradient_clip > 0:
                 nn.utils.clip_grad_norm_(parameters, config.gradient_clip)
             optimizer.step()
-            self._update_average(average, phase.module, step)
-            running += loss.item()
+            with torch.no_grad():
+                torch._foreach_lerp_(kept, current, 1 - min(config.ema_decay, (1 + step) / (10 + step)))
+            running += loss.detach()
             done = step + 1
             progress.update()
             if done % config.log_every == 0:
-                mean, seconds = running / config.log_every, (time.perf_counter() - since) / config.log_every
-                rate = optimizer.param_groups[0]["lr"]
-                self.journal.write(phase=phase.name, step=done, loss=mean, learning_rate=rate, step_seconds=seconds)
-                running, since = 0.0, time.perf_counter()
+                parallel.average([running])
+                mean = running.item() / config.log_every  # the only moment at which the host waits for the device
+                seconds = time.perf_counter() - since
+                if not math.isfinite(mean):
+                    raise ValueError(f"{phase.name}_learning_rate: the loss is no longer finite at step {done}")
+                self._log(
+                    phase=phase.name,
+                    step=done,
+                    loss=mean,
+                    learning_rate=optimizer.param_groups[0]["lr"],
+                    step_seconds=seconds / config.log_every,
+                    data_share=clock.seconds() / seconds,
+                )
+                running, since = running.zero_(), time.perf_counter()
             if done % config.validate_every == 0 or done == phase.steps:
                 figures = phase.validate(average)
-                self.journal.write(phase=phase.name, step=done, validation=figures)
+                self._log(phase=phase.name, step=done, validation=figures)
                 progress.set_postfix({name: f"{value:.2f}" for name, value in figures.items()})
+                if phase.selects is not None and (best is None or figures[phase.selects] > best["figure"]):
+                    best = {"figure": figures[phase.selects], "step": done, "model": _copy(average)}
+                    self._keep_best(average, phase.name, done, figures)
                 since = time.perf_counter()
             if done % config.checkpoint_every == 0 and done != phase.steps:
-                self._save(phase.name, done, optimizer, average)
+                self._save(phase.name, done, optimizer, average, best)
         progress.close()
-        phase.module.load_state_dict(average.state_dict())
+        self.model.load_state_dict(average.state_dict() if best is None else best["model"])
         self.finished.append(phase.name)
         self.resumed = None
-        self._save(phase.name, phase.steps, optimizer, average)
+        self._save(phase.name, phase.steps, optimizer, average, best)
 
     def _learning_rate(self, initial: float, step: int, steps: int) -> float:
         """Linear warm-up, then cosine to ``final_learning_rate``."""
@@ -165,24 +227,42 @@ class Trainer:
         warmup = min(1.0, (step + 1) / max(1, self.config.warmup_steps))
         return warmup * (final + (initial - final) * 0.5 * (1 + math.cos(math.pi * step / steps)))
 
-    @torch.no_grad()
-    def _update_average(self, average: nn.Module, module: nn.Module, step: int) -> None:
-        decay = min(self.config.ema_decay, (1 + step) / (10 + step))
-        for kept, current in zip(average.parameters(), module.parameters(), strict=True):
-            kept.lerp_(current, 1 - decay)
+    def _log(self, **entry: object) -> None:
+        if self.writes:
+            self.journal.write(**entry)
+            if "validation" in entry:
+                curves.draw(self.journal.entries(), self.run / "curves.png")
 
-    def _save(self, phase: str, step: int, optimizer: torch.optim.Optimizer, average: nn.Module) -> None:
+    def _keep_best(self, average: AdaptiveNetwork, phase: str, step: int, figures: dict[str, float]) -> None:
+        if self.writes:
+            notes = {"phase": phase, "step": str(step), **{name: f"{value:.4f}" for name, value in figures.items()}}
+            save_model(average, self.run / "best.safetensors", notes)
+
+    def _save(
+        self,
+        phase: str,
+        step: int,
+        optimizer: torch.optim.Optimizer,
+        average: AdaptiveNetwork,
+        best: dict[str, Any] | None,
+    ) -> None:
+        if not self.writes:
+            return
         buffer = io.BytesIO()
         torch.save(
             {
-                "config": asdict(self.config),
                 "phase": phase,
                 "step": step,
                 "finished": self.finished,
-                "modules": {name: module.state_dict() for name, module in self.modules.items()},
+                "model": self.model.state_dict(),
                 "average": average.state_dict(),
+                "best": best,
                 "optimizer": optimizer.state_dict(),
             },
             buffer,
         )
         atomic_write(buffer.getvalue(), self.run / "checkpoint.pt")
+
+
+def _copy(model: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
