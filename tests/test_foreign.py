@@ -252,7 +252,9 @@ def test_basicsr_naming(wrapper: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("backbone", NETWORKS)
 def test_every_parameter_comes_from_the_file(backbone: str, tmp_path: Path) -> None:
-    state = {name: torch.full_like(t, 0.125) for name, t in (NETWORKS[backbone][0](4, True) | estimator_state()).items()}
+    state = {
+        name: torch.full_like(t, 0.125) for name, t in (NETWORKS[backbone][0](4, True) | estimator_state()).items()
+    }
     model = import_checkpoint(saved(tmp_path, state), backbone)
     fresh = AdaptiveNetwork(create_backbone(backbone), type(model.estimator)())
     for (name, mine), (_, other) in zip(model.named_parameters(), fresh.named_parameters(), strict=True):

@@ -22,9 +22,19 @@ from PIL import Image
 from enaf.adaptive import AdaptiveNetwork
 from enaf.checkpoint import load_model, model_header
 from enaf.estimator import create_estimator
-from enaf.models import backbone_names, create_backbone
+from enaf.models import backbone_names, bicubic, create_backbone
 from enaf.train.config import RECIPES, TrainConfig
-from enaf.train.data import ImagePair, PatchSampler, hold_out, list_images, load_pairs
+from enaf.train.data import (
+    SMALLEST_ERROR,
+    UNIT_ERROR,
+    ImagePair,
+    PatchSampler,
+    Resampled,
+    hold_out,
+    list_images,
+    load_pairs,
+    make_pair,
+)
 from enaf.train.run import resume_run, start_run
 from enaf.train.soap import SOAP
 from enaf.train.trainer import Phase, Trainer
@@ -265,6 +275,28 @@ def test_patches_match_their_originals(photographs: Path, device: torch.device) 
     halves = [sampler.batch(5, 6, slice(0, 3)), sampler.batch(5, 6, slice(3, 6))]
     assert torch.equal(torch.cat([half.lr for half in halves]), batch.lr), "parts make up the whole"
     assert torch.equal(torch.cat([half.image for half in halves]), batch.image)
+
+
+def test_errors_weigh_by_what_bicubic_leaves_of_their_image() -> None:
+    torch.manual_seed(0)
+    rough = make_pair("rough", torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8), 4)
+    flat = make_pair("flat", torch.full((3, 64, 64), 90, dtype=torch.uint8), 4)
+    batch = PatchSampler([[rough, flat]], [1.0], patch_size=8, scale=4, seed=0).batch(0, 40)
+    error = (bicubic(rough.lr[None].float() / 255, 4)[0] - rough.hr.float() / 255).square().mean()
+    expected = UNIT_ERROR / (torch.tensor([float(error), 0.0]) + SMALLEST_ERROR)
+    torch.testing.assert_close(batch.weight, expected[batch.image])
+    assert set(batch.image.tolist()) == {0, 1}
+
+
+def test_resampled_images_are_noisy_where_asked() -> None:
+    pairs = [make_pair(str(index), torch.full((3, 64, 64), 90, dtype=torch.uint8), 4) for index in range(8)]
+    clean, noisy = (list(Resampled(pairs, 4, 8, 1.0, 2.0, noise, seed=0)) for noise in (0.0, 5.0))
+    assert all(bool((pair.hr == 90).all()) for pair in clean)
+    spread = [float(pair.hr.float().std()) for pair in noisy]
+    assert 0 < sum(deviation > 0.3 for deviation in spread) < 8, "most, not all"
+    assert max(spread) < 5.5
+    again = list(Resampled(pairs, 4, 8, 1.0, 2.0, 5.0, seed=0))
+    assert all(torch.equal(one.hr, two.hr) for one, two in zip(noisy, again, strict=True))
 
 
 def test_samples_are_all_crops_in_all_symmetries() -> None:

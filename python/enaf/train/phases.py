@@ -26,11 +26,11 @@ from .data import Batch, ImagePair, PatchSampler, upload
 from .trainer import Phase
 
 
-def _pixel_loss(sr: Tensor, hr: Tensor, squared: bool) -> Tensor:
-    """Mean absolute error, or the root of each patch's mean squared error, which leads to the same scale of gradients."""
-    if not squared:
+def _pixel_loss(sr: Tensor, hr: Tensor, weight: Tensor | None) -> Tensor:
+    """Mean absolute error (equation 5), or with the weights (N,) of the patches their mean squared error."""
+    if weight is None:
         return (sr - hr).abs().mean()
-    return (sr - hr).square().mean(dim=(1, 2, 3)).add(1e-8).sqrt().mean()
+    return ((sr - hr).square().mean(dim=(1, 2, 3)) * weight).mean()
 
 
 def _tails(network: MultiExitNetwork, lr: Tensor, shallowest: int) -> list[Tensor]:
@@ -55,22 +55,22 @@ def _pixel_phase(
 ) -> Phase:
     """A phase on the pixels of the deepest ``len(weights)`` exits, with these weights of their losses."""
     network = model.network
-    steps, size, l2_share = (getattr(config, f"{name}_{number}") for number in ("steps", "batch", "l2_share"))
+    steps, size = (getattr(config, f"{name}_{number}") for number in ("steps", "batch"))
     shallowest, part = network.num_exits - len(weights), parallel.part(size, f"{name}_batch")
     device = next(network.parameters()).device.type
 
-    def losses(lr: Tensor, hr: Tensor, squared: bool) -> Tensor:
+    def losses(lr: Tensor, hr: Tensor, weight: Tensor | None) -> Tensor:
         with torch.autocast(device, torch.bfloat16, enabled=config.precision == "bfloat16"):
             outputs = _tails(network, lr, shallowest)
-        errors = (_pixel_loss(sr.float(), hr, squared) for sr in outputs)
-        return torch.stack([weight * error for weight, error in zip(weights, errors, strict=True)]).sum()
+        errors = (_pixel_loss(sr.float(), hr, weight) for sr in outputs)
+        return torch.stack([share * error for share, error in zip(weights, errors, strict=True)]).sum()
 
     run = torch.compile(losses) if config.compile else losses
 
     def loss(batch: Batch, step: int) -> Tensor:
         # shuffling the target once is cheaper than shuffling every output and its gradient
         hr = batch.hr if network.shuffled else F.pixel_unshuffle(batch.hr, network.scale)
-        return run(batch.lr, hr, step >= steps * (1 - l2_share))
+        return run(batch.lr, hr, batch.weight if config.loss == "psnr" else None)
 
     return Phase(
         name=name,

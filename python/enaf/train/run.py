@@ -142,8 +142,10 @@ def resume_run(run: Path, threads: int = 0, quiet: bool = False, device: torch.d
 
     def sampler(prefix: str, seed: int, margin: int = 0) -> data.PatchSampler:
         """The images and as many resized ones, with the shares that a phase wants of them."""
-        low, high, share = (getattr(config, f"{prefix}resample_{name}") for name in ("low", "high", "share"))
-        soft = data.Resampled(pairs, scale, size, low, high, seed, device)
+        low, high, noise, share = (
+            getattr(config, f"{prefix}resample_{name}") for name in ("low", "high", "noise", "share")
+        )
+        soft = data.Resampled(pairs, scale, size, low, high, noise, seed, device)
         return data.PatchSampler([pairs, soft], [1 - share, share], size, scale, seed, margin, device)
 
     if {"backbone", "exits"} & set(waiting):

@@ -172,6 +172,8 @@ class Trainer:
         progress = tqdm(total=phase.steps, initial=start, desc=phase.name, disable=self.quiet, mininterval=1.0)
         clock = DataClock(self.device)
         running, since = torch.zeros((), device=self.device), time.perf_counter()
+        if start > 0 and self.resumed is not None:
+            running += self.resumed["running"].to(self.device)
         for step in range(start, phase.steps):
             for group, rate in zip(optimizer.param_groups, initial, strict=True):
                 group["lr"] = self._learning_rate(rate, step, phase.steps)
@@ -201,7 +203,7 @@ class Trainer:
                     step=done,
                     loss=mean,
                     learning_rate=optimizer.param_groups[0]["lr"],
-                    step_seconds=seconds / config.log_every,
+                    step_seconds=seconds / min(config.log_every, done - start),
                     data_share=clock.seconds() / seconds,
                 )
                 running, since = running.zero_(), time.perf_counter()
@@ -214,12 +216,13 @@ class Trainer:
                     self._keep_best(average, phase.name, done, figures)
                 since = time.perf_counter()
             if done % config.checkpoint_every == 0 and done != phase.steps:
-                self._save(phase.name, done, optimizer, average, best)
+                parallel.average([running])  # the checkpoint is read by all processes
+                self._save(phase.name, done, optimizer, average, best, running)
         progress.close()
         self.model.load_state_dict(average.state_dict() if best is None else best["model"])
         self.finished.append(phase.name)
         self.resumed = None
-        self._save(phase.name, phase.steps, optimizer, average, best)
+        self._save(phase.name, phase.steps, optimizer, average, best, running)
 
     def _learning_rate(self, initial: float, step: int, steps: int) -> float:
         """Linear warm-up, then cosine to ``final_learning_rate``."""
@@ -245,6 +248,7 @@ class Trainer:
         optimizer: torch.optim.Optimizer,
         average: AdaptiveNetwork,
         best: dict[str, Any] | None,
+        running: Tensor,
     ) -> None:
         if not self.writes:
             return
@@ -257,6 +261,7 @@ class Trainer:
                 "model": self.model.state_dict(),
                 "average": average.state_dict(),
                 "best": best,
+                "running": running,
                 "optimizer": optimizer.state_dict(),
             },
             buffer,
