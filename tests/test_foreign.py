@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from enaf.adaptive import AdaptiveNetwork
-from enaf.checkpoint import load_model, load_network
+from enaf.checkpoint import load_model, load_parts
 from enaf.cli import main
 from enaf.foreign import import_checkpoint
 from enaf.models import create_backbone
@@ -252,7 +252,9 @@ def test_basicsr_naming(wrapper: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("backbone", NETWORKS)
 def test_every_parameter_comes_from_the_file(backbone: str, tmp_path: Path) -> None:
-    state = {name: torch.full_like(t, 0.125) for name, t in (NETWORKS[backbone][0](4, True) | estimator_state()).items()}
+    state = {
+        name: torch.full_like(t, 0.125) for name, t in (NETWORKS[backbone][0](4, True) | estimator_state()).items()
+    }
     model = import_checkpoint(saved(tmp_path, state), backbone)
     fresh = AdaptiveNetwork(create_backbone(backbone), type(model.estimator)())
     for (name, mine), (_, other) in zip(model.named_parameters(), fresh.named_parameters(), strict=True):
@@ -351,7 +353,7 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     target.unlink()
     assert main(["import", str(alone), "--backbone", "srresnet", "-o", str(target)]) == 0
     assert "srresnet x2 alone" in capsys.readouterr().out
-    assert torch.equal(load_network(target).exit(3, lr), import_checkpoint(alone, "srresnet").exit(3, lr))
+    assert torch.equal(load_parts(target, 2)[0].exit(3, lr), import_checkpoint(alone, "srresnet").exit(3, lr))
 
 
 @pytest.mark.parametrize(
