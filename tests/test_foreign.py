@@ -8,6 +8,7 @@ import os
 import pickle
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -267,7 +268,7 @@ class Hostile:
         return os.mkdir, ("executed",)
 
 
-@pytest.mark.parametrize("write", [pickle.dumps, None])
+@pytest.mark.parametrize("write", [partial(pickle.dumps, protocol=2), None])
 @pytest.mark.parametrize("content", [Hostile(), {"head_conv.0.weight": Hostile()}])
 def test_nothing_is_executed(
     content: object, write: Callable[[object], bytes] | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -311,8 +312,9 @@ def test_rejects(tmp_path: Path) -> None:
         import_checkpoint(path, "light")
     with pytest.raises(ValueError, match=rf"scale: {path} upscales by 3, asked for 4"):
         import_checkpoint(path, "carn", 4)
-    with pytest.raises(ValueError, match="scale: expected 2, 3 or 4, got 8"):
-        import_checkpoint(saved(tmp_path, fsrcnn_state(4, False)), "fsrcnn", 8)
+    for scale in (0, 8):
+        with pytest.raises(ValueError, match=f"scale: expected 2, 3 or 4, got {scale}"):
+            import_checkpoint(saved(tmp_path, fsrcnn_state(4, False), "fsrcnn.t7"), "fsrcnn", scale)
     with pytest.raises(ValueError, match=r"expected a tensor conv_first\.weight, found none"):
         import_checkpoint(path, "srresnet")
     with pytest.raises(ValueError, match="expected a dict of tensors, got list"):
