@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from enaf.adaptive import AdaptiveNetwork
-from enaf.checkpoint import load_model, load_network, model_header, save_backbone, save_model, shipped_models
+from enaf.checkpoint import load_model, load_parts, model_header, save_backbone, save_model, shipped_models
 from enaf.estimator import create_estimator
 from enaf.models import backbone_names, create_backbone
 
@@ -79,8 +79,8 @@ def test_backbone_alone(tmp_path: Path) -> None:
     assert "estimator" not in header
     with pytest.raises(ValueError, match=r"backbone\.safetensors: holds a backbone alone"):
         load_model(path, 3)
-    loaded = load_network(path)
-    assert loaded.scale == 3
+    loaded, estimator = load_parts(path, 3)
+    assert estimator is None
     pairs = zip(loaded.backbone_parameters(), network.backbone_parameters(), strict=True)
     assert all(torch.equal(mine, other) for mine, other in pairs)
     lr = torch.rand(1, 3, 8, 8)
@@ -88,16 +88,17 @@ def test_backbone_alone(tmp_path: Path) -> None:
 
     save_file({**load_file(path), "network.early_exits.0.0.bias": torch.zeros(144)}, path, metadata=header)
     with pytest.raises(ValueError, match=r"unexpected tensor network\.early_exits"):
-        load_network(path)
+        load_parts(path, 3)
 
 
-def test_network_of_a_whole_model(model: AdaptiveNetwork, tmp_path: Path) -> None:
+def test_parts_of_a_whole_model(model: AdaptiveNetwork, tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     save_model(model, path)
-    network = load_network(path)
+    network, estimator = load_parts(path)
     assert network.training
-    for name, tensor in model.network.state_dict().items():
-        assert torch.equal(network.state_dict()[name], tensor)
+    assert estimator is not None
+    loaded = AdaptiveNetwork(network, estimator).state_dict()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in model.state_dict().items())
 
 
 @pytest.mark.parametrize("name", backbone_names())

@@ -8,6 +8,7 @@ import os
 import pickle
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from enaf.adaptive import AdaptiveNetwork
-from enaf.checkpoint import load_model, load_network
+from enaf.checkpoint import load_model, load_parts
 from enaf.cli import main
 from enaf.foreign import import_checkpoint
 from enaf.models import create_backbone
@@ -267,7 +268,7 @@ class Hostile:
         return os.mkdir, ("executed",)
 
 
-@pytest.mark.parametrize("write", [pickle.dumps, None])
+@pytest.mark.parametrize("write", [partial(pickle.dumps, protocol=2), None])
 @pytest.mark.parametrize("content", [Hostile(), {"head_conv.0.weight": Hostile()}])
 def test_nothing_is_executed(
     content: object, write: Callable[[object], bytes] | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -311,8 +312,9 @@ def test_rejects(tmp_path: Path) -> None:
         import_checkpoint(path, "light")
     with pytest.raises(ValueError, match=rf"scale: {path} upscales by 3, asked for 4"):
         import_checkpoint(path, "carn", 4)
-    with pytest.raises(ValueError, match="scale: expected 2, 3 or 4, got 8"):
-        import_checkpoint(saved(tmp_path, fsrcnn_state(4, False)), "fsrcnn", 8)
+    for scale in (0, 8):
+        with pytest.raises(ValueError, match=f"scale: expected 2, 3 or 4, got {scale}"):
+            import_checkpoint(saved(tmp_path, fsrcnn_state(4, False), "fsrcnn.t7"), "fsrcnn", scale)
     with pytest.raises(ValueError, match=r"expected a tensor conv_first\.weight, found none"):
         import_checkpoint(path, "srresnet")
     with pytest.raises(ValueError, match="expected a dict of tensors, got list"):
@@ -353,7 +355,7 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     target.unlink()
     assert main(["import", str(alone), "--backbone", "srresnet", "-o", str(target)]) == 0
     assert "srresnet x2 alone" in capsys.readouterr().out
-    assert torch.equal(load_network(target).exit(3, lr), import_checkpoint(alone, "srresnet").exit(3, lr))
+    assert torch.equal(load_parts(target, 2)[0].exit(3, lr), import_checkpoint(alone, "srresnet").exit(3, lr))
 
 
 @pytest.mark.parametrize(

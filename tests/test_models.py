@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -142,3 +145,19 @@ def test_rejects() -> None:
         create_estimator("x")
     with pytest.raises(ValueError, match="convention: expected 'paper' or 'macs', got 'ms'"):
         relative_cost(create_backbone("fsrcnn"), "ms")
+
+
+def test_documentation_quotes_the_example() -> None:
+    root = Path(__file__).resolve().parent.parent
+    source, text = ((root / path).read_text() for path in ("python/enaf/models/light.py", "docs/backbones.md"))
+    quoted = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    assert len(quoted) == 2
+    for block in quoted:
+        assert " ".join(block.split()) in " ".join(source.split())
+
+
+def test_documented_costs() -> None:
+    text = (Path(__file__).resolve().parent.parent / "docs/backbones.md").read_text()
+    for name in backbone_names():
+        macs = ", ".join(f"{value / 1e6:.1f}" for value in true_macs(create_backbone(name))[1:].tolist())
+        assert f"| `{name}` | {macs} |" in text

@@ -72,6 +72,12 @@ def trained(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     return run
 
 
+@pytest.fixture
+def no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing takes longer than a tiny run; others look at the curves."""
+    monkeypatch.setattr("enaf.train.curves.draw", lambda entries, path: None)
+
+
 def weights(run: Path, name: str = "model") -> dict[str, torch.Tensor]:
     return load_model(run / f"{name}.safetensors", int(model_header(run / f"{name}.safetensors")["scale"])).state_dict()
 
@@ -179,7 +185,9 @@ def test_it_learns(photographs: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
 @pytest.mark.parametrize("backbone", backbone_names())
-def test_every_backbone_trains_at_every_scale(backbone: str, scale: int, photographs: Path, tmp_path: Path) -> None:
+def test_every_backbone_trains_at_every_scale(
+    backbone: str, scale: int, photographs: Path, tmp_path: Path, no_curves: None
+) -> None:
     steps = {"backbone_steps": 2, "exits_steps": 2, "estimator_steps": 4, "estimator_patches": 4, "warmup_steps": 1}
     config = replace(TINY, backbone=backbone, scale=scale, **steps)
     model = load_model(start_run(config, photographs, tmp_path / "run", threads=1, quiet=True), scale)
@@ -206,7 +214,7 @@ def test_a_phase_alone_on_a_given_model(photographs: Path, trained: Path, tmp_pa
     assert not (tmp_path / "nothing").exists()
 
 
-def test_a_phase_leaves_its_best_weights(tmp_path: Path) -> None:
+def test_a_phase_leaves_its_best_weights(tmp_path: Path, no_curves: None) -> None:
     model = AdaptiveNetwork(create_backbone("fsrcnn"), create_estimator("gain"))
     bias = model.network.get_parameter("head.0.bias")
     figures = iter([1.0, 3.0, 2.0])

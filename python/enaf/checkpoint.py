@@ -5,8 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from .adaptive import AdaptiveNetwork
-from .estimator import create_estimator
+from .estimator import Estimator, create_estimator
 from .models import MultiExitNetwork, create_backbone
 
 FORMAT = "enaf-1"
@@ -119,45 +118,58 @@ def load_model(model: str | os.PathLike[str], scale: int = 4) -> AdaptiveNetwork
         The model on the CPU, in evaluation mode.
 
     Raises:
-        ValueError: unknown name, damaged or foreign file, wrong scale; nothing is half-loaded, nothing is executed.
+        ValueError: unknown name, damaged or foreign file, wrong scale, a backbone alone; nothing is half-loaded, nothing
+            is executed.
         FileNotFoundError: a path that does not exist.
     """
-    shipped = shipped_models()
-    name = os.fspath(model)
-    path = shipped.get(name) or shipped.get(f"{name}-x{scale}")
-    if path is None:
-        path = Path(name)
-        if not path.is_file():
-            if path.suffix == ".safetensors" or os.sep in name:
-                raise FileNotFoundError(f"model: no such file: {name}")
-            known = ", ".join(shipped) or "none are installed"
-            raise ValueError(
-                f"model: expected a .safetensors path or one of the shipped models ({known}), got {name!r}"
-            )
-    header, tensors = _read(path)
-    if header.get("scale") != str(scale):
-        raise ValueError(f"scale: {path} upscales by {header.get('scale')}, asked for {scale}")
-    if "estimator" not in header:
-        raise ValueError(f"{path}: holds a backbone alone; early exits and estimator have yet to be trained")
-    return _whole_model(header, tensors, path)
+    network, estimator = load_parts(model, scale)
+    if estimator is None:
+        raise ValueError(f"{model}: holds a backbone alone; early exits and estimator have yet to be trained")
+    return AdaptiveNetwork(network, estimator).eval()
 
 
-def load_network(path: Path | str) -> MultiExitNetwork:
-    """Read the network of a model file, to train it further.
+def load_parts(model: str | os.PathLike[str], scale: int = 4) -> tuple[MultiExitNetwork, Estimator | None]:
+    """Read what a model file holds, for further training.
+
+    Args:
+        model, scale: as for ``load_model``.
 
     Returns:
-        The network on the CPU. Where the file holds a backbone alone, its early exits are freshly initialised.
+        Network and estimator on the CPU, in training mode. Of a file that ``save_backbone`` wrote: the network with
+        freshly initialised early exits, and None.
 
     Raises:
-        ValueError: damaged or foreign file; nothing is half-loaded, nothing is executed.
+        ValueError, FileNotFoundError: as ``load_model``.
     """
-    header, tensors = _read(Path(path))
-    if "estimator" in header:
-        return _whole_model(header, tensors, Path(path)).network.train()
-    with _naming(path):
-        network = create_backbone(header["backbone"], int(header["scale"]))
-    _load(_published(network), header, tensors, Path(path))
-    return network
+    path = _find(model, scale)
+    header, tensors = _read(path)
+    if header["scale"] != str(scale):
+        raise ValueError(f"scale: {path} upscales by {header['scale']}, asked for {scale}")
+    try:
+        network = create_backbone(header["backbone"], scale)
+        estimator = create_estimator(header["estimator"], network.num_exits) if "estimator" in header else None
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    targets = _published(network) if estimator is None else AdaptiveNetwork(network, estimator).state_dict()
+    check_tensors(targets, tensors, str(path))
+    if header["sha256"] != _tensors_hash(tensors):
+        raise ValueError(f"{path}: the tensors do not match the hash in the header")
+    for name, target in targets.items():
+        target.copy_(tensors[name])
+    return network, estimator
+
+
+def _find(model: str | os.PathLike[str], scale: int) -> Path:
+    """The file of a model."""
+    shipped = shipped_models()
+    name = os.fspath(model)
+    path = shipped.get(name) or shipped.get(f"{name}-x{scale}") or Path(name)
+    if not path.is_file():
+        if path.suffix == ".safetensors" or os.sep in name:
+            raise FileNotFoundError(f"model: no such file: {name}")
+        known = ", ".join(shipped) or "none are installed"
+        raise ValueError(f"model: expected a .safetensors path or one of the shipped models ({known}), got {name!r}")
+    return path
 
 
 def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
@@ -174,32 +186,6 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
         if entry not in header:
             raise ValueError(f"{path}: expected a header with {entry}, found none")
     return header, tensors
-
-
-@contextmanager
-def _naming(path: Path | str) -> Iterator[None]:
-    """Complaints about what a header asks for name its file."""
-    try:
-        yield
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
-
-
-def _whole_model(header: Mapping[str, str], tensors: Mapping[str, Tensor], path: Path) -> AdaptiveNetwork:
-    with _naming(path):
-        network = create_backbone(header["backbone"], int(header["scale"]))
-        model = AdaptiveNetwork(network, create_estimator(header["estimator"], network.num_exits))
-    _load(model.state_dict(), header, tensors, path)
-    return model.eval()
-
-
-def _load(targets: Mapping[str, Tensor], header: Mapping[str, str], tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Fill every target, or raise and fill none."""
-    check_tensors(targets, tensors, str(path))
-    if header["sha256"] != _tensors_hash(tensors):
-        raise ValueError(f"{path}: the tensors do not match the hash in the header")
-    for name, target in targets.items():
-        target.copy_(tensors[name])
 
 
 def model_header(path: Path) -> dict[str, str]:

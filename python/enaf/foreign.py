@@ -14,6 +14,7 @@ from .adaptive import AdaptiveNetwork
 from .checkpoint import check_tensors
 from .estimator import create_estimator
 from .models import MultiExitNetwork, create_backbone
+from .models.carn import CARN
 from .models.multi_exit import SHUFFLES
 
 State: TypeAlias = Mapping[str, Tensor]
@@ -92,7 +93,8 @@ def import_checkpoint(path: Path | str, backbone: str, scale: int | None = None)
     found = _scale_of(state, backbone)
     if scale is not None and found not in (None, scale):
         raise ValueError(f"scale: {path} upscales by {found}, asked for {scale}")
-    scale = scale or found or 4
+    if scale is None:
+        scale = found or 4
     network = create_backbone(backbone, scale)
     estimator = create_estimator("paper", network.num_exits)
     complete = any(key.startswith(("predictors.", "estimator.")) for key in state)
@@ -103,17 +105,15 @@ def import_checkpoint(path: Path | str, backbone: str, scale: int | None = None)
     if complete:
         targets |= _targets(estimator, _ESTIMATOR)
     shift = nn.Conv2d(3, 3, 1)
-    if backbone == "carn":
-        targets |= _targets(shift, {"add_mean": ""})
+    if isinstance(network, CARN):
+        targets |= {f"add_mean.{kind}": parameter for kind, parameter in shift.named_parameters()}
     check_tensors(targets, state, str(path))
     with torch.no_grad():
         for key, tensor in targets.items():
             tensor.copy_(state[key])
-        if backbone == "carn":
-            last = f".{3 * len(SHUFFLES[scale])}"
-            for theirs, ours in names.items():
-                if theirs == "exit" or (theirs.startswith("predictors.") and theirs.endswith(last)):
-                    _absorb(shift, network.get_submodule(ours))
+        if isinstance(network, CARN):
+            for tail in (network.upsample, *(network.early_exits if complete else ())):
+                _absorb(shift, tail)
         for parameter in estimator.get_submodule("last").parameters():
             parameter.neg_()  # their estimators predict minus the PSNR
     return AdaptiveNetwork(network, estimator).eval() if complete else network.eval()
@@ -155,11 +155,11 @@ def _targets(module: nn.Module, names: Names) -> dict[str, Tensor]:
     }
 
 
-def _absorb(shift: nn.Conv2d, convolution: nn.Module) -> None:
-    """``convolution`` becomes what it computes with the 1x1 convolution ``shift`` after it."""
-    assert isinstance(convolution, nn.Conv2d)
-    assert convolution.bias is not None
+def _absorb(shift: nn.Conv2d, tail: nn.Module) -> None:
+    """The last convolution of ``tail`` becomes what it computes with the 1x1 convolution ``shift`` after it."""
+    *_, last = (module for module in tail.modules() if isinstance(module, nn.Conv2d))
+    assert last.bias is not None
     assert shift.bias is not None
     matrix = shift.weight[:, :, 0, 0].double()
-    convolution.weight.copy_(torch.einsum("oc,cikl->oikl", matrix, convolution.weight.double()))
-    convolution.bias.copy_(matrix @ convolution.bias.double() + shift.bias.double())
+    last.weight.copy_(torch.einsum("oc,cikl->oikl", matrix, last.weight.double()))
+    last.bias.copy_(matrix @ last.bias.double() + shift.bias.double())
