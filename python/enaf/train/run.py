@@ -16,7 +16,7 @@ import torch
 import enaf
 import enaf_ext
 from enaf.adaptive import AdaptiveNetwork
-from enaf.checkpoint import load_model, save_model
+from enaf.checkpoint import load_model, load_parts, save_model
 from enaf.estimator import create_estimator
 from enaf.models import channels_last, create_backbone
 
@@ -82,17 +82,17 @@ def start_run(
 def _initial_model(config: TrainConfig, init: str | None) -> AdaptiveNetwork:
     """Random weights, and in their place those of ``init`` as far as it has the same parts."""
     torch.manual_seed(config.seed)
-    network = create_backbone(config.backbone, config.scale)
-    estimator = create_estimator(config.estimator, network.num_exits)
     if init is None:
         if not config.phases.startswith("backbone"):
             raise ValueError(f"phases: expected init where the backbone is not trained, got {config.phases!r} alone")
-        return AdaptiveNetwork(network, estimator)
-    given = load_model(init, config.scale)
-    if given.network.name != config.backbone:
-        raise ValueError(f"init: expected a model of {config.backbone}, got one of {given.network.name}")
-    same_estimator = given.estimator.name == config.estimator
-    return AdaptiveNetwork(given.network, given.estimator if same_estimator else estimator)
+        network, estimator = create_backbone(config.backbone, config.scale), None
+    else:
+        network, estimator = load_parts(init, config.scale)
+        if network.name != config.backbone:
+            raise ValueError(f"init: expected a model of {config.backbone}, got one of {network.name}")
+    if estimator is None or estimator.name != config.estimator:
+        estimator = create_estimator(config.estimator, network.num_exits)
+    return AdaptiveNetwork(network, estimator)
 
 
 def _sources_hash() -> str:

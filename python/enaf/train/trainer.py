@@ -160,20 +160,19 @@ class Trainer:
         initial = [group["lr"] for group in optimizer.param_groups]
         average = copy.deepcopy(self.model)
         best: dict[str, Any] | None = None
-        start = 0
+        start, running = 0, torch.zeros((), device=self.device)
         if self.resumed is not None and self.resumed["phase"] == phase.name:
             optimizer.load_state_dict(self.resumed["optimizer"])
             average.load_state_dict(self.resumed["average"])
             best, start = self.resumed["best"], self.resumed["step"]
+            running += self.resumed["running_loss"]
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         trained = {id(parameter) for parameter in parameters}
         pairs = zip(average.parameters(), self.model.parameters(), strict=True)
         kept, current = zip(*((k, c) for k, c in pairs if id(c) in trained), strict=True)
         progress = tqdm(total=phase.steps, initial=start, desc=phase.name, disable=self.quiet, mininterval=1.0)
         clock = DataClock(self.device)
-        running, since = torch.zeros((), device=self.device), time.perf_counter()
-        if start > 0 and self.resumed is not None:
-            running += self.resumed["running"].to(self.device)
+        timed_from, since = start, time.perf_counter()
         for step in range(start, phase.steps):
             for group, rate in zip(optimizer.param_groups, initial, strict=True):
                 group["lr"] = self._learning_rate(rate, step, phase.steps)
@@ -203,20 +202,22 @@ class Trainer:
                     step=done,
                     loss=mean,
                     learning_rate=optimizer.param_groups[0]["lr"],
-                    step_seconds=seconds / min(config.log_every, done - start),
+                    step_seconds=seconds / (done - timed_from),
                     data_share=clock.seconds() / seconds,
                 )
-                running, since = running.zero_(), time.perf_counter()
+                running.zero_()
+                timed_from, since = done, time.perf_counter()
             if done % config.validate_every == 0 or done == phase.steps:
+                before = time.perf_counter()
                 figures = phase.validate(average)
                 self._log(phase=phase.name, step=done, validation=figures)
                 progress.set_postfix({name: f"{value:.2f}" for name, value in figures.items()})
                 if phase.selects is not None and (best is None or figures[phase.selects] > best["figure"]):
                     best = {"figure": figures[phase.selects], "step": done, "model": _copy(average)}
                     self._keep_best(average, phase.name, done, figures)
-                since = time.perf_counter()
+                since += time.perf_counter() - before
             if done % config.checkpoint_every == 0 and done != phase.steps:
-                parallel.average([running])  # the checkpoint is read by all processes
+                parallel.average([running])
                 self._save(phase.name, done, optimizer, average, best, running)
         progress.close()
         self.model.load_state_dict(average.state_dict() if best is None else best["model"])
@@ -248,7 +249,7 @@ class Trainer:
         optimizer: torch.optim.Optimizer,
         average: AdaptiveNetwork,
         best: dict[str, Any] | None,
-        running: Tensor,
+        running_loss: Tensor,
     ) -> None:
         if not self.writes:
             return
@@ -261,7 +262,7 @@ class Trainer:
                 "model": self.model.state_dict(),
                 "average": average.state_dict(),
                 "best": best,
-                "running": running,
+                "running_loss": running_loss.item(),
                 "optimizer": optimizer.state_dict(),
             },
             buffer,
