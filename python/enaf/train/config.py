@@ -72,8 +72,8 @@ class TrainConfig:
     estimator_resample_noise: float = field(
         default=2.5, metadata={"help": "phase 3: largest noise of resized images, 8-bit levels"}
     )
-    estimator_patches: int = field(default=60_000, metadata={"help": "phase 3: patches whose exits are computed once"})
-    estimator_steps: int = field(default=20_000, metadata={"help": "phase 3: steps"})
+    estimator_patches: int = field(default=40_000, metadata={"help": "phase 3: patches whose exits are computed once"})
+    estimator_steps: int = field(default=10_000, metadata={"help": "phase 3: steps"})
     estimator_batch: int = field(default=128, metadata={"help": "phase 3: patches a step"})
     estimator_learning_rate: float = field(default=1e-3, metadata={"help": "phase 3: learning rate"})
 
