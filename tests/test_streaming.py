@@ -100,7 +100,7 @@ def test_reads_ascending_bands_and_no_more_than_it_must(
             (3, 40, 40),
             torch.zeros(3, 40, 39),
             ValueError,
-            r"read: expected a CPU tensor of .* got \(3, 32, 39\) on cpu",
+            r"read: expected a CPU tensor of .* got \(3, 40, 39\) on cpu",
         ),
         ((3, 32, 40), torch.full((3, 32, 40), 2.0), ValueError, r"image: expected floating values in \[0, 1\]"),
         ((3, 32, 40), torch.zeros(3, 32, 40, dtype=torch.int8), TypeError, "image: expected uint8"),

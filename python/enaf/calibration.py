@@ -38,6 +38,10 @@ class Calibration:
         patch_ms = torch.tensor(self.patch_ms, dtype=torch.float64)
         return (patch_ms - patch_ms[0]).clamp_min(0) / (patch_ms[-1] - patch_ms[0])
 
+    def routed(self, counts: Tensor) -> float:
+        """Milliseconds of an image whose patches take exits so often, (E,)."""
+        return float(counts.double() @ torch.tensor(self.patch_ms, dtype=torch.float64))
+
     def share(self, milliseconds: float) -> float:
         """The mean of ``relative`` that a patch's mean time buys, 0 to 1."""
         return min(max((milliseconds - self.patch_ms[0]) / (self.patch_ms[-1] - self.patch_ms[0]), 0.0), 1.0)

@@ -99,10 +99,7 @@ class Estimator(nn.Module, ABC):
         Returns:
             (B*N, E) in dB, image-major, then row-major. Equal to ``forward`` on the patches up to float rounding.
         """
-        bottom, right = grid.padded_height - grid.height, grid.padded_width - grid.width
-        m = self.margin
-        padded = F.pad(image, (m, right + m, m - above, bottom + m - below), mode="replicate")
-        padded = padded.contiguous(memory_format=torch.channels_last)
+        m, padded = self.margin, self.padded(image, grid, above, below)
         if grid.patch_size % CELL or grid.stride % CELL:
             return self._on_odd_grid(padded, grid)
         rows = max(1, BAND // (grid.stride * padded.shape[3]))  # of patches whose features are alive at once
@@ -113,6 +110,12 @@ class Estimator(nn.Module, ABC):
             bands.append(F.avg_pool2d(self.features(band), grid.patch_size // CELL, grid.stride // CELL))
         pooled = torch.cat(bands, dim=2)
         return self.readout(pooled.permute(0, 2, 3, 1).reshape(-1, pooled.shape[1]))
+
+    def padded(self, image: Tensor, grid: PatchGrid, above: int = 0, below: int = 0) -> Tensor:
+        """The image with ``margin`` pixels on every side and whole patches, channels_last; arguments as for ``on_grid``."""
+        m, bottom, right = self.margin, grid.padded_height - grid.height, grid.padded_width - grid.width
+        padded = F.pad(image, (m, right + m, m - above, bottom + m - below), mode="replicate")
+        return padded.contiguous(memory_format=torch.channels_last)
 
     def _on_odd_grid(self, padded: Tensor, grid: PatchGrid) -> Tensor:
         """Patches one by one, cut to whole cells, where patches do not begin and end on cells."""

@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 IMAGE_DTYPES = (torch.uint8, torch.uint16, torch.float16, torch.bfloat16, torch.float32)
 LARGEST = {torch.uint8: 255, torch.uint16: 65535}
+_WHOLES = {2: torch.int16, 4: torch.int32, 8: torch.int64, 16: torch.complex128}
 
 
 def check_image(image: Tensor) -> None:
@@ -48,15 +50,28 @@ def blended_dtype(image: Tensor) -> torch.dtype:
 
 
 def finish(sr: Tensor, image: Tensor) -> Tensor:
-    """A result (B, 3, h, w) in the channels and the dtype of ``image``, clamped to its range."""
+    """A result (B, 3, h, w), or before a pixel shuffle (B, 3*s*s, h, w), in the channels and the dtype of ``image``, clamped
+    to its range."""
     if sr.dtype == image.dtype and sr.dtype in LARGEST:
         return sr
     if image.shape[1] == 1:
-        sr = sr.mean(dim=1, keepdim=True)
+        sr = sr.unflatten(1, (3, -1)).mean(dim=1)
     sr = sr.clamp(0, 1)
     if image.dtype in LARGEST:
         return sr.mul_(LARGEST[image.dtype]).round_().to(torch.int32).to(image.dtype)  # few kernels write uint16
     return sr.to(image.dtype)
+
+
+def pixel_shuffle(image: Tensor, scale: int) -> Tensor:
+    """``torch.nn.functional.pixel_shuffle``; of a channels_last image several times faster on a CPU, because the ``scale``
+    values that stay neighbours move as one."""
+    batch, channels, height, width = image.shape
+    whole = _WHOLES.get(scale * image.element_size())
+    if whole is None or image.stride(1) != 1:
+        return F.pixel_shuffle(image, scale)
+    blocks = image.permute(0, 2, 3, 1).view(batch, height, width, -1, scale, scale).view(whole).squeeze(-1)
+    rows = blocks.permute(0, 3, 1, 4, 2).contiguous().view(image.dtype)
+    return rows.view(batch, -1, scale * height, scale * width)
 
 
 class Canvas:

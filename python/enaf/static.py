@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 
 import torch
@@ -10,13 +11,11 @@ from torch import Tensor, nn
 
 from .models import MultiExitNetwork
 
-TRUNK_PIXELS = 1 << 19
-"""LR pixels whose features are in memory at once: rows as many as that leaves, at least ``LEAST_ROWS``."""
-TAIL_PIXELS = 1 << 14
-"""LR pixels whose features at the size of the result are in memory at once: on a CPU they stay in the cache."""
+FEATURE_BYTES = 512 << 20
+"""The largest feature map in memory: whole images up to 1920x1080 for networks with 64 channels."""
 LEAST_ROWS = 16
 RESAMPLING = 2
-"""LR pixels that the interpolated input of a tail reaches, beside its convolutions."""
+"""LR pixels to each side that the interpolated input reaches, which some tails add."""
 
 
 class StaticNetwork:
@@ -29,7 +28,7 @@ class StaticNetwork:
     def __init__(self, network: MultiExitNetwork) -> None:
         self.network = network
         self.depth = network.num_exits - 1
-        self.trunk_reach, self.tail_reach = _reach(network)
+        self.trunk_reach, self.tail_reach, self.trunk_bytes, self.tail_bytes = _look(network)
 
     def run(self, read: Callable[[int, int], Tensor], height: int, width: int) -> Iterator[tuple[int, Tensor]]:
         """From top to bottom.
@@ -38,58 +37,59 @@ class StaticNetwork:
             read: (top, bottom) -> (B, 3, bottom - top, W), in the network's dtype, values in [0, 1].
 
         Yields:
-            First SR row and SR rows (B, 3, rows, s*W), not clamped.
+            First SR row, and SR rows as the network's tail leaves them, not clamped.
         """
         reach = self.trunk_reach + self.tail_reach
-        for first, last in _strips(height, width, TRUNK_PIXELS):
+        for first, last in _strips(height, width * self.trunk_bytes):
             top, bottom = max(0, first - reach), min(height, last + reach)
             lr = read(top, bottom)
             features = lr
             for depth in range(1, self.depth + 1):
                 features = self.network.stage(depth, features)
-            for begin, end in _strips(last - first, width, TAIL_PIXELS):
+            for begin, end in _strips(last - first, width * self.tail_bytes):
                 yield (
                     (first + begin) * self.network.scale,
                     self._tail(features, lr, first - top + begin, first - top + end),
                 )
 
     def _tail(self, features: Tensor, lr: Tensor, begin: int, end: int) -> Tensor:
-        """SR pixels of LR rows [begin, end) of a strip."""
+        """Result of LR rows [begin, end) of a strip."""
         top, bottom = max(0, begin - self.tail_reach), min(lr.shape[2], end + self.tail_reach)
         output = self.network.tail(self.depth, features[:, :, top:bottom], lr[:, :, top:bottom])
         scale = output.shape[2] // (bottom - top)
-        return self.network.pixels(output[:, :, (begin - top) * scale : (end - top) * scale])
+        return output[:, :, (begin - top) * scale : (end - top) * scale]
 
 
-def _strips(height: int, width: int, pixels: int) -> Iterator[tuple[int, int]]:
-    """[0, height) in equal strips of at most about ``pixels`` pixels."""
-    count = -(-height // max(LEAST_ROWS, pixels // width))
+def _strips(height: int, row_bytes: int) -> Iterator[tuple[int, int]]:
+    """[0, height) in equal strips whose features stay within ``FEATURE_BYTES``, or have ``LEAST_ROWS``."""
+    count = -(-height // max(LEAST_ROWS, FEATURE_BYTES // row_bytes))
     for index in range(count):
         yield height * index // count, height * (index + 1) // count
 
 
 @torch.inference_mode()
-def _reach(network: MultiExitNetwork) -> tuple[int, int]:
-    """LR pixels that a pixel's features depend on to each side, and that its result depends on features: the sum of all
-    convolutions' reaches, which is what a chain of them sees and an upper bound for branches."""
-    total = 0.0
+def _look(network: MultiExitNetwork) -> tuple[int, int, int, int]:
+    """What the trunk and the tail of the full exit need: LR pixels that they see to each side, and bytes of the largest
+    feature map for an LR pixel. What is seen is the sum of all convolutions' reaches: right for a chain of them, and an
+    upper bound for branches."""
+    side, reach, largest = 16, 0.0, 1
 
     def add(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        nonlocal total
+        nonlocal reach, largest
+        largest = max(largest, output.numel() * output.element_size() // side**2)
         if isinstance(layer, nn.Conv2d):
-            total += layer.kernel_size[0] // 2 * side / inputs[0].shape[2]
-        elif isinstance(layer, nn.ConvTranspose2d):
-            total += -(-layer.kernel_size[0] // (2 * layer.stride[0]))
+            reach += layer.kernel_size[0] // 2 * side / inputs[0].shape[2]
 
-    weight, side = next(network.parameters()), 16
+    weight = next(network.parameters())
     features = lr = torch.zeros(1, 3, side, side, dtype=weight.dtype, device=weight.device)
-    handles = [layer.register_forward_hook(add) for layer in network.modules()]
+    handles = [layer.register_forward_hook(add) for layer in network.modules() if not list(layer.children())]
     try:
         for depth in range(1, network.num_exits):
             features = network.stage(depth, features)
-        trunk, total = total, 0.0
+        trunk_reach, trunk_bytes = math.ceil(reach), largest
+        reach, largest = 0.0, 1
         network.tail(network.num_exits - 1, features, lr)
+        return trunk_reach, max(math.ceil(reach), RESAMPLING), trunk_bytes, largest
     finally:
         for handle in handles:
             handle.remove()
-    return -int(-trunk // 1), -int(-total // 1) + RESAMPLING

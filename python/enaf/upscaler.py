@@ -28,7 +28,7 @@ from .estimator import Estimator
 from .exits import empty_patches, redo_overflows, run_exits
 from .inference import batch_size, prepare
 from .models import MultiExitNetwork
-from .pixels import Canvas, as_rgb, blended_dtype, check_image, finish, unit_range
+from .pixels import Canvas, as_rgb, blended_dtype, check_image, finish, pixel_shuffle, unit_range
 from .record import Record, Request, Stopwatch, UpscaleInfo
 from .static import StaticNetwork
 from .streaming import HostRows, HostSink, ReadRows, WriteRows, beside
@@ -38,8 +38,8 @@ __all__ = ["UpscaleInfo", "Upscaler", "upscale"]
 BAND_PATCHES = {"cpu": 128, "cuda": 4096}
 """Patches in work at once: on a CPU their results stay near the cache, on a GPU they fill it and fit any memory."""
 
-SAMPLED_ROWS = 8
-"""Of so many rows of patches one is looked at to predict whether routing pays."""
+SAMPLED = 16
+"""Of so many patches one is looked at to predict whether routing pays."""
 
 CALIBRATED_PATCHES = (7, 15)
 """Rows and columns of patches, less one, of the image that calibration times."""
@@ -324,30 +324,21 @@ class Upscaler:
 
     def _static_images(self, job: _Job, eta: float) -> list[int]:
         """The images for which routing would cost more than the full network as a whole, by a sample of their patches."""
-        request, grid, record = job.request, job.grid, job.record
+        request, grid = job.request, job.grid
         if request.force_exit is not None or (request.budget is not None and request.budget < 1):
             return []
-        first = min(SAMPLED_ROWS // 2, grid.rows - 1)
-        sample = [
-            Band(grid, row, row + 1, job.engine.estimator.margin) for row in range(first, grid.rows, SAMPLED_ROWS)
-        ]
-        if not record.scored:
-            for band in sample:
-                _score(job, band, job.read(band.top - band.above, band.bottom + band.below))
-        rows = [band.first for band in sample]
+        psnr_db, edge_score = _sample(job)
         cost = self._relative_cost(job.engine, grid)
-        psnr_db, edge_score = record.psnr_db[:, rows], record.edge_score[:, rows]
-        chosen = choose_exits(psnr_db.flatten(0, 2), edge_score.flatten(), cost, eta, request.gamma)
+        chosen = choose_exits(psnr_db.flatten(0, 1), edge_score.flatten(), cost, eta, request.gamma).view(edge_score.shape)
         static = []
-        for image, exits in zip(job.images, chosen.view(len(job.images), -1).cpu(), strict=True):
-            shares = exits.bincount(minlength=self.num_exits) / len(exits)
+        for image, exits in zip(job.images, chosen.cpu(), strict=True):
+            counts = exits.bincount(minlength=self.num_exits) * (grid.num_patches / len(exits))
             if self.column == "ms" or request.budget_ms is not None:
                 measured = self._calibration(job.engine, grid.patch_size, grid.overlap)
-                routed = grid.num_patches * float(shares @ torch.tensor(measured.patch_ms))
-                pays = routed < measured.static_ms * grid.height * grid.width
+                routed, whole = measured.routed(counts), measured.static_ms * grid.height * grid.width
             else:
-                pays = self._table.routed(shares * grid.num_patches, grid) < 1
-            if not pays:
+                routed, whole = self._table.routed(counts, grid), 1.0
+            if routed > whole:
                 static.append(image)
         return static
 
@@ -442,6 +433,24 @@ def _score(job: _Job, band: Band, lr: Tensor) -> None:
     job.record.psnr_db[here] = psnr_db.view(*shape, -1)
 
 
+def _sample(job: _Job) -> tuple[Tensor, Tensor]:
+    """Predicted PSNR (B, n, E) and edge scores (B, n) of one patch in ``SAMPLED``, along diagonals of the grid."""
+    grid, estimator = job.grid, job.engine.estimator
+    size = grid.patch_size + 2 * estimator.margin
+    windows, edge_score = [], []
+    for row in range(grid.rows):
+        cols = range(5 * row % min(SAMPLED, grid.cols), grid.cols, SAMPLED)
+        band = Band(grid, row, row + 1, estimator.margin)
+        lr = job.read(band.top - band.above, band.bottom + band.below)
+        padded = estimator.padded(unit_range(as_rgb(lr)), band.local, band.above, band.below)
+        windows += [padded[:, :, :size, col * grid.stride :][..., :size] for col in cols]
+        edges = ops.edge_score(lr[:, :, band.above : lr.shape[2] - band.below], band.local)
+        edge_score.append(edges.view(len(lr), -1)[:, list(cols)])
+    stacked = torch.stack(windows, dim=1)
+    psnr_db = estimator(stacked.flatten(0, 1).contiguous(memory_format=torch.channels_last))
+    return psnr_db.view(*stacked.shape[:2], -1), torch.cat(edge_score, dim=1)
+
+
 def _run_static(engine: _Engine, shape: tuple[int, ...], read: Read, write: Write) -> None:
     """Images (B, C, H, W) from ``read`` to ``write`` through the full network."""
     like: Tensor | None = None
@@ -453,7 +462,8 @@ def _run_static(engine: _Engine, shape: tuple[int, ...], read: Read, write: Writ
 
     for top, rows in StaticNetwork(engine.network).run(read_rgb, shape[2], shape[3]):
         assert like is not None
-        write(top, finish(rows.float(), like))
+        sr = finish(rows.float(), like)
+        write(top, sr if engine.network.shuffled else pixel_shuffle(sr, engine.network.scale))
 
 
 _shared: dict[tuple[str, int], Upscaler] = {}
