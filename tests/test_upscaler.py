@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor
@@ -13,6 +15,7 @@ import enaf_ext
 from enaf.adaptive import AdaptiveNetwork
 from enaf.decision import choose_exits
 from enaf.estimator import create_estimator
+from enaf.inference import prepare
 from enaf.models import create_backbone
 from enaf_ext import reference
 from enaf_ext.grid import PatchGrid
@@ -109,6 +112,55 @@ def test_same_bytes_whatever_the_batch_and_the_band(
     assert torch.equal(again.psnr_db, info.psnr_db)
     assert torch.equal(again.exit_index, info.exit_index)
     assert torch.equal(sr, expected)
+
+
+def test_out_of_memory_halves_the_batch_and_gives_the_same_bytes(
+    upscaler: enaf_ext.Upscaler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lr = image(3, 144, 200)
+    expected = upscaler(lr, budget=0.6)
+    run_exits, tried = enaf.upscaler.run_exits, []
+
+    def run(*arguments: object) -> list[Tensor]:
+        tried.append(arguments[-1])
+        if arguments[-1] > 3:
+            raise torch.OutOfMemoryError("injected")
+        return run_exits(*arguments)
+
+    monkeypatch.setattr(enaf.upscaler, "run_exits", run)
+    monkeypatch.setattr(enaf.upscaler, "batch_size", lambda *_: 12)
+    monkeypatch.setitem(enaf.upscaler.BAND_PATCHES, "cpu", 16)
+    assert torch.equal(upscaler(lr, budget=0.6), expected)
+    assert tried[:4] == [12, 6, 3, 3]
+    monkeypatch.setattr(enaf.upscaler, "run_exits", lambda *_: run(10))
+    with pytest.raises(torch.OutOfMemoryError):
+        upscaler(lr, budget=0.6)
+
+
+def test_half_precision_that_overflows_is_done_again(model: AdaptiveNetwork) -> None:
+    """Features beyond 65504 in the middle of the network, and none at its end."""
+    model = copy.deepcopy(model)
+    with torch.no_grad():
+        model.network.mapping[0].weight.mul_(1e6)
+        model.network.mapping[1].weight.mul_(1e-6)
+    upscaler, lr = enaf_ext.Upscaler(model), image(3, 60, 90).float() / 255
+    for force_exit in (1, 3):
+        exact = upscaler(lr, force_exit=force_exit)
+        with torch.inference_mode():
+            half = prepare(model.network, lr.device, torch.float16).exit(force_exit, lr[None].half())
+        assert not half.isfinite().all()
+        sr = upscaler(lr, force_exit=force_exit, dtype=torch.float16)
+        torch.testing.assert_close(sr, exact, rtol=0, atol=2e-3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_close(upscaler: enaf_ext.Upscaler, dtype: torch.dtype) -> None:
+    lr = image(3, 60, 90).float() / 255
+    exact, near = upscaler(lr, budget=0.7), upscaler(lr, budget=0.7, dtype=dtype)
+    assert not torch.equal(exact, near)
+    torch.testing.assert_close(near, exact, rtol=0, atol=2e-3 if dtype == torch.float16 else 3e-2)
+    with pytest.raises(TypeError, match=r"dtype: expected float16, bfloat16 or float32, got torch\.float64"):
+        upscaler(lr, dtype=torch.float64)
 
 
 def test_images_of_a_batch_are_independent(upscaler: enaf_ext.Upscaler) -> None:

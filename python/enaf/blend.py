@@ -24,31 +24,45 @@ class BandBlend:
         self.batch, self.scale, self.dtype = batch, scale, dtype
         self.kept = torch.empty(0)
 
-    def lead(self, band: Band) -> int:
-        """Patches of the band before that the blend of this one needs, in front of its own."""
-        return 0 if band.first == 0 else self.batch * band.grid.cols
-
-    def __call__(self, band: Band, patches: Tensor, order: Tensor) -> Tensor:
+    def __call__(self, band: Band, patches: list[Tensor], order: Tensor) -> Tensor:
         """The image rows that this band finishes, (B, 3, rows, s*W).
 
         Args:
-            patches: room for ``lead(band)`` patches, which is filled here, then the band's, ordered as ``order``.
-            order: (M,) int64, indices into the band's own grid.
+            patches: the band's, in any number of parts.
+            order: (M,) int64, the parts' indices in the band's own grid.
         """
-        grid, scale = band.grid, self.scale
-        lead = self.lead(band)
-        covered = Band(grid, band.first - (lead > 0), band.last)
-        every, last = covered.local.num_patches, covered.local.num_patches - grid.cols
-        image = torch.arange(self.batch, device=order.device)[:, None] * every
-        col = torch.arange(grid.cols, device=order.device)
-        if lead > 0:
-            patches[:lead] = self.kept
-            order = order + grid.cols * (1 + order // band.local.num_patches)
-            order = torch.cat([(image + col).flatten(), order])
-        first, end = (scale * (row - covered.top) for row in band.finished)
-        sr = ops.fold_patches(patches, covered.local.scaled(scale), order, batch=self.batch, dtype=self.dtype)
+        grid, covered = band.grid, band
+        if band.first > 0:
+            covered = Band(grid, band.first - 1, band.last)
+            above = self._row(covered, 0, order.device)
+            order = torch.cat([above, order + grid.cols * (1 + order // band.local.num_patches)])
+            patches = [self.kept, *patches]
+        first, end = (self.scale * (row - covered.top) for row in band.finished)
+        sr = ops.fold_patches(
+            patches, covered.local.scaled(self.scale), order, batch=self.batch, rows=(first, end), dtype=self.dtype
+        )
         if band.last < grid.rows:
             place = torch.empty_like(order)
             place[order] = torch.arange(len(order), device=order.device)
-            self.kept = patches[place[(image + last + col).flatten()]]
-        return sr[:, :, first:end]
+            last = place[self._row(covered, covered.last - covered.first - 1, order.device)]
+            self.kept = _pick(patches, last)
+        return sr
+
+    def _row(self, band: Band, row: int, device: torch.device) -> Tensor:
+        """Indices of one row of patches in the grid of a band, image by image."""
+        image = torch.arange(self.batch, device=device)[:, None] * band.local.num_patches
+        return (image + row * band.grid.cols + torch.arange(band.grid.cols, device=device)).flatten()
+
+
+def _pick(parts: list[Tensor], indices: Tensor) -> Tensor:
+    """``torch.cat(parts)[indices]`` without the whole of the former."""
+    if len(parts) == 1:
+        return parts[0][indices]
+    patches = [patch for part in parts for patch in part]
+    picked = torch.empty(
+        (len(indices), *parts[0].shape[1:]), dtype=parts[0].dtype, device=parts[0].device,
+        memory_format=torch.channels_last,
+    )  # fmt: skip
+    for target, index in zip(picked, indices.tolist(), strict=True):
+        target.copy_(patches[index])
+    return picked

@@ -12,24 +12,10 @@ from enaf_ext.grid import PatchGrid
 from .models import MultiExitNetwork
 
 
-def empty_patches(network: MultiExitNetwork, count: int, patch_size: int, like: Tensor, dtype: torch.dtype) -> Tensor:
-    """Room for the results of ``count`` patches, channels_last, in the layout of the network's tails."""
-    scale = network.scale
-    channels, side = (3, scale * patch_size) if network.shuffled else (3 * scale * scale, patch_size)
-    shape = (count, channels, side, side)
-    return torch.empty(shape, dtype=dtype, device=like.device, memory_format=torch.channels_last)
-
-
 def run_exits(
-    network: MultiExitNetwork,
-    rgb: Tensor,
-    grid: PatchGrid,
-    order: Tensor,
-    running: list[int],
-    batch: int,
-    patches: Tensor,
-) -> None:
-    """Fills ``patches`` with every patch's result.
+    network: MultiExitNetwork, rgb: Tensor, grid: PatchGrid, order: Tensor, running: list[int], batch: int
+) -> list[Tensor]:
+    """Every patch's result, as the network's tails leave it.
 
     Args:
         network: prepared for its device and dtype.
@@ -38,12 +24,17 @@ def run_exits(
         order: (M,) int64, patches by descending exit, as ``ops.route_exits`` gives them.
         running: E+1 integers, how many patches reach each depth.
         batch: patches that a convolution sees at once.
-        patches: ``empty_patches`` for M, in the order of ``order``.
+
+    Returns:
+        Tensors of the network's dtype, channels_last, that together hold M patches in the order of ``order``: where they were
+        made, because a copy into one would cost as much as their blend.
     """
-    dtype = patches.dtype
+    dtype = next(network.parameters()).dtype
+    parts = []
     for start in range(0, running[1], batch):
         stop = min(start + batch, running[1])
         features = lr = ops.gather_patches(rgb, grid, order[start:stop], dtype=dtype, channels_last=True)
+        leaving = []
         for depth in range(1, network.num_exits):
             active = min(running[depth], stop) - start
             if active <= 0:
@@ -51,11 +42,14 @@ def run_exits(
             features = network.stage(depth, features[:active])
             staying = max(0, min(running[depth + 1], stop) - start)
             if staying < active:
-                patches[start + staying : start + active] = network.tail(depth, features[staying:], lr[staying:active])
+                leaving.append(network.tail(depth, features[staying:], lr[staying:active]))
+        parts += reversed(leaving)  # who stays longest comes first
     if running[1] < running[0]:
-        patches[running[1] :] = ops.bicubic_patches(
+        bicubic = ops.bicubic_patches(
             rgb, grid, order[running[1] :], network.scale, dtype=dtype, channels_last=True, shuffled=network.shuffled
         )
+        parts.append(bicubic)
+    return parts
 
 
 def redo_overflows(
@@ -65,21 +59,25 @@ def redo_overflows(
     order: Tensor,
     running: list[int],
     batch: int,
-    patches: Tensor,
+    parts: list[Tensor],
 ) -> None:
     """Runs the patches again in float32 that half precision left with a value that is not finite.
 
     Args:
         exact: the same network in float32.
-        patches: results in half precision, mended in place. The rest as for ``run_exits``.
+        parts: results in half precision, mended in place. The rest as for ``run_exits``.
 
     Waits for the device once: to learn that there are none.
     """
-    finite = patches.sum(dim=(1, 2, 3), dtype=torch.float32).isfinite()
+    finite = torch.cat([part.sum(dim=(1, 2, 3), dtype=torch.float32).isfinite() for part in parts])
     chosen = (~finite).nonzero().flatten()
     if len(chosen) == 0:
         return
     reached = [int((chosen < count).sum()) for count in running]
-    again = empty_patches(exact, len(chosen), grid.patch_size, patches, torch.float32)
-    run_exits(exact, rgb, grid, order[chosen], reached, batch, again)
-    patches[chosen] = again.clamp_(0, 1).to(patches.dtype)  # as every result is in the end
+    again = torch.cat(run_exits(exact, rgb, grid, order[chosen], reached, batch))
+    again = again.clamp_(0, 1).to(parts[0].dtype)  # as every result is in the end
+    first = 0
+    for part in parts:
+        here = (chosen >= first) & (chosen < first + len(part))
+        part[chosen[here] - first] = again[here]
+        first += len(part)

@@ -25,7 +25,7 @@ from .checkpoint import load_model
 from .cost import CostTable
 from .decision import choose_exits, eta_for_budget
 from .estimator import Estimator
-from .exits import empty_patches, redo_overflows, run_exits
+from .exits import redo_overflows, run_exits
 from .inference import batch_size, prepare
 from .models import MultiExitNetwork
 from .pixels import Canvas, as_rgb, blended_dtype, check_image, finish, pixel_shuffle, unit_range
@@ -98,6 +98,11 @@ class Upscaler:
         cost: what c of the fusion rule counts: "paper" (published FLOPs), "macs" (true multiply-accumulates) or "ms"
             (milliseconds measured on the device, see `enaf calibrate`: other devices then choose other exits).
 
+    Attributes:
+        model: a copy of it, on the CPU in float32.
+        scale: upscaling factor.
+        column: the cost that was chosen.
+
     Raises:
         ValueError, FileNotFoundError: see ``enaf.checkpoint.load_model``.
         TypeError: a module that is no ``AdaptiveNetwork``.
@@ -117,8 +122,8 @@ class Upscaler:
             raise ValueError(f"cost: expected 'paper', 'macs' or 'ms', got {cost!r}")
         self.scale = scale
         self.column = cost
-        self._model = copy.deepcopy(model).cpu().float().eval()
-        self._table = CostTable.of(self._model)
+        self.model = copy.deepcopy(model).cpu().float().eval()
+        self._table = CostTable.of(self.model)
         self._engines: dict[tuple[torch.device, torch.dtype], _Engine] = {}
         self._calibrations: dict[calibration.Setting, Calibration] = {}
         self._lock = threading.RLock()
@@ -267,13 +272,20 @@ class Upscaler:
         blend: BandBlend | None = None
         for band, lr, order, running in beside(self._routed(job, eta), engine.device):
             blend = blend or BandBlend(len(job.images), self.scale, blended_dtype(lr))
-            lead, rgb = blend.lead(band), as_rgb(lr)
-            patches = empty_patches(network, lead + running[0], job.grid.patch_size, rgb, engine.dtype)
-            run_exits(network, rgb, band.local, order, running, batch, patches[lead:])
-            if engine.dtype != torch.float32:
-                redo_overflows(engine.exact, rgb, band.local, order, running, batch, patches[lead:])
-            watch.mark("exits")
-            job.write(self.scale * band.finished[0], finish(blend(band, patches, order), lr))
+            rgb, rows = as_rgb(lr), None
+            while rows is None:
+                try:
+                    parts = run_exits(network, rgb, band.local, order, running, batch)
+                    if engine.dtype != torch.float32:
+                        redo_overflows(engine.exact, rgb, band.local, order, running, batch, parts)
+                    watch.mark("exits")
+                    rows = finish(blend(band, parts, order), lr)
+                except torch.OutOfMemoryError:
+                    if batch == 1:
+                        raise
+                    parts, batch = [], batch // 2
+                    torch.cuda.empty_cache()
+            job.write(self.scale * band.finished[0], rows)
             watch.mark("blend")
 
     def _routed(self, job: _Job, eta: float) -> Iterator[tuple[Band, Tensor, Tensor, list[int]]]:
@@ -406,7 +418,7 @@ class Upscaler:
 
     @cached_property
     def _fingerprint(self) -> str:
-        return calibration.fingerprint(self._model)
+        return calibration.fingerprint(self.model)
 
     def _engine(self, device: torch.device, dtype: torch.dtype | None) -> _Engine:
         """The model for one device and arithmetic, made once."""
@@ -416,9 +428,9 @@ class Upscaler:
             raise TypeError(f"dtype: expected float16, bfloat16 or float32, got {dtype}")
         with self._lock:
             if (device, dtype) not in self._engines:
-                network = prepare(self._model.network, device, dtype)
-                exact = network if dtype == torch.float32 else prepare(self._model.network, device, torch.float32)
-                estimator = prepare(self._model.estimator, device, torch.float32)
+                network = prepare(self.model.network, device, dtype)
+                exact = network if dtype == torch.float32 else prepare(self.model.network, device, torch.float32)
+                estimator = prepare(self.model.estimator, device, torch.float32)
                 self._engines[device, dtype] = _Engine(network, exact, estimator, device, dtype)
             return self._engines[device, dtype]
 
