@@ -24,6 +24,7 @@ MAY_TOUCH_THE_DISK = (
     "enaf.calibration",
     "enaf.image_io",
     "enaf.checkpoint",
+    "enaf.foreign",
     "enaf.train",
     "enaf.evaluate",
     "enaf.cli",
