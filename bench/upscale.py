@@ -37,7 +37,12 @@ from enaf_ext import ops
 from enaf_ext.grid import PatchGrid
 
 PHOTOGRAPH = Path(__file__).resolve().parent.parent / "examples" / "bridge.webp"
-TILED, WINDOW, LOOP, BICUBIC = "full network, tiled", "MONAI sliding window", "one patch at a time", "bicubic everywhere"
+TILED, WINDOW, LOOP, BICUBIC = (
+    "full network, tiled",
+    "MONAI sliding window",
+    "one patch at a time",
+    "bicubic everywhere",
+)
 LOOP_ETA = 0.3
 TARGETS = {"srresnet": (0.35, 0.60), "carn": (0.50, 0.70), "fsrcnn": (0.30, 0.80)}
 """Time at the full exit's PSNR that is aimed at, as a share of the plain and of the best static network's."""
@@ -228,7 +233,11 @@ def verdict(name: str, contenders: list[Contender]) -> dict[str, Any]:
     best = fastest_equal(contenders)
     if best is None:
         return {"eta": None}
-    found = {"eta": best.name, "of plain": best.milliseconds / times[PLAIN], "of best": best.milliseconds / times[STATIC]}
+    found = {
+        "eta": best.name,
+        "of plain": best.milliseconds / times[PLAIN],
+        "of best": best.milliseconds / times[STATIC],
+    }
     if LOOP in times:
         found["loop"] = times[LOOP] / times[f"eta {LOOP_ETA:g}"]
     return found | {"targets": TARGETS.get(name)}

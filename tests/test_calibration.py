@@ -12,6 +12,7 @@ import enaf_ext
 from enaf import calibration
 from enaf.calibration import Calibration, Setting
 from enaf.cli import main
+from enaf.image_io import write_image
 
 MEASURED = Calibration((0.5, 1.5, 2.0, 2.5), 0.001)
 
@@ -44,7 +45,9 @@ def test_is_kept_for_one_setting(cache: Path) -> None:
         assert calibration.load(other) is None
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"patch_ms": 3, "static_ms": 1}', '{"patch_ms": ["x"], "static_ms": 1}'])
+@pytest.mark.parametrize(
+    "content", ["", "[]", '{"patch_ms": 3, "static_ms": 1}', '{"patch_ms": ["x"], "static_ms": 1}']
+)
 def test_what_cannot_be_read_is_measured_again(cache: Path, content: str) -> None:
     upscaler = enaf_ext.Upscaler()
     assert upscaler.calibration() == MEASURED
@@ -130,3 +133,15 @@ def test_measures_for_real(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
     assert enaf_ext.Upscaler().calibration().patch_ms[3] > 0
     assert '"device"' in path.read_text()
     assert main(["calibrate", "--model", "nothing"]) == 2
+
+
+def test_bench_says_what_to_use(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "photograph.png"
+    write_image(file, picture().repeat(1, 2, 2))
+    assert main(["bench", str(file), "--device", "cpu", "--size", "64x48", "--repeats", "1"]) == 0
+    out = capsys.readouterr().out
+    assert "best static" in out
+    assert "eta 0.3" in out
+    assert "Use eta" in out or "No eta keeps" in out
+    for wrong in (["missing.png"], [str(file), "--size", "64"], [str(file), "--repeats", "0"]):
+        assert main(["bench", *wrong, "--device", "cpu"]) == 2

@@ -105,7 +105,9 @@ def test_parts_and_rows(case: Case, window: str, device: torch.device) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16, torch.float16, torch.float32])
-@pytest.mark.parametrize(("height", "width", "patch", "overlap"), [(60, 70, 16, 4), (16, 16, 16, 8), (45, 33, 8, 4), (7, 9, 8, 0)])
+@pytest.mark.parametrize(
+    ("height", "width", "patch", "overlap"), [(60, 70, 16, 4), (16, 16, 16, 8), (45, 33, 8, 4), (7, 9, 8, 0)]
+)
 def test_what_one_patch_covers_is_the_patch(
     height: int, width: int, patch: int, overlap: int, dtype: torch.dtype, device: torch.device
 ) -> None:

@@ -4,12 +4,11 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 IMAGE_DTYPES = (torch.uint8, torch.uint16, torch.float16, torch.bfloat16, torch.float32)
 LARGEST = {torch.uint8: 255, torch.uint16: 65535}
-_WHOLES = {2: torch.int16, 4: torch.int32, 8: torch.int64, 16: torch.complex128}
+_WHOLES = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64, 16: torch.complex128}
 
 
 def check_image(image: Tensor) -> None:
@@ -63,15 +62,16 @@ def finish(sr: Tensor, image: Tensor) -> Tensor:
 
 
 def pixel_shuffle(image: Tensor, scale: int) -> Tensor:
-    """``torch.nn.functional.pixel_shuffle``; of a channels_last image several times faster on a CPU, because the ``scale``
-    values that stay neighbours move as one."""
-    batch, channels, height, width = image.shape
+    """``torch.nn.functional.pixel_shuffle`` for every dtype; several times faster on a CPU, because the ``scale`` values that
+    stay neighbours move as one."""
+    batch, _, height, width = image.shape
     whole = _WHOLES.get(scale * image.element_size())
-    if whole is None or image.stride(1) != 1:
-        return F.pixel_shuffle(image, scale)
-    blocks = image.permute(0, 2, 3, 1).view(batch, height, width, -1, scale, scale).view(whole).squeeze(-1)
-    rows = blocks.permute(0, 3, 1, 4, 2).contiguous().view(image.dtype)
-    return rows.view(batch, -1, scale * height, scale * width)
+    if whole is None:
+        rows = image.unflatten(1, (-1, scale, scale)).permute(0, 1, 4, 2, 5, 3)
+    else:
+        blocks = image.permute(0, 2, 3, 1).reshape(-1, scale).view(whole).view(batch, height, width, -1, scale)
+        rows = blocks.permute(0, 3, 1, 4, 2).contiguous().view(image.dtype)
+    return rows.reshape(batch, -1, scale * height, scale * width)
 
 
 class Canvas:

@@ -341,7 +341,9 @@ class Upscaler:
             return []
         psnr_db, edge_score = _sample(job)
         cost = self._relative_cost(job.engine, grid)
-        chosen = choose_exits(psnr_db.flatten(0, 1), edge_score.flatten(), cost, eta, request.gamma).view(edge_score.shape)
+        chosen = choose_exits(psnr_db.flatten(0, 1), edge_score.flatten(), cost, eta, request.gamma).view(
+            edge_score.shape
+        )
         static = []
         for image, exits in zip(job.images, chosen.cpu(), strict=True):
             counts = exits.bincount(minlength=self.num_exits) * (grid.num_patches / len(exits))

@@ -13,7 +13,9 @@ HELP = "Time a model on this machine on your photographs, and say what eta to us
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command line."""
-    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="photographs; they are reduced and restored")
+    parser.add_argument(
+        "images", nargs="+", type=Path, metavar="IMAGE", help="photographs; they are reduced and restored"
+    )
     parser.add_argument("--model", default="fsrcnn", help="shipped model or .safetensors file (default: %(default)s)")
     parser.add_argument("--scale", type=int, default=4, help="of the model (default: %(default)s)")
     parser.add_argument("--device", default="auto", help="cpu, cuda or cuda:N (default: CUDA where there is one)")
@@ -67,7 +69,9 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"{entry.name:14} {entry.milliseconds:9.1f} {share:9.0%}  {entry.psnr_db:6.2f} dB {cost}".rstrip())
     best = fastest_equal(contenders)
     if best is None or best.milliseconds >= full.milliseconds:
-        print(f"\nNo eta keeps within {TOLERANCE_DB} dB of the full network in less time here: use a small eta, or none.")
+        print(
+            f"\nNo eta keeps within {TOLERANCE_DB} dB of the full network in less time here: use a small eta, or none."
+        )
     else:
         print(
             f"\nUse {best.name}: {best.milliseconds / full.milliseconds:.0%} of the full network's time here, "

@@ -16,7 +16,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--scale", type=int, default=4, help="of the model (default: %(default)s)")
     parser.add_argument("--device", default="auto", help="cpu, cuda or cuda:N (default: CUDA where there is one)")
     parser.add_argument(
-        "--dtype", choices=["float32", "bfloat16", "float16"], help="arithmetic (default: float16 on CUDA, else float32)"
+        "--dtype",
+        choices=["float32", "bfloat16", "float16"],
+        help="arithmetic (default: float16 on CUDA, else float32)",
     )
     parser.add_argument("--patch-size", type=int, default=32, help="side of a patch in pixels (default: %(default)s)")
     parser.add_argument("--overlap", type=int, default=4, help="pixels that neighbours share (default: %(default)s)")
@@ -42,7 +44,12 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         upscaler = enaf_ext.Upscaler(arguments.model, arguments.scale)
         measured = upscaler.calibration(device, dtype, arguments.patch_size, arguments.overlap, renew=True)
-    except (ValueError, OSError, RuntimeError, AssertionError) as error:  # torch has an AssertionError for a missing CUDA
+    except (
+        ValueError,
+        OSError,
+        RuntimeError,
+        AssertionError,
+    ) as error:  # torch has an AssertionError for a missing CUDA
         raise UsageError(str(error).splitlines()[0]) from error
     print(f"{arguments.model} on {device}, patches of {arguments.patch_size}\n")
     print("exit   ms a patch   cost in time   cost in published FLOPs")

@@ -8,6 +8,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -121,12 +122,13 @@ def compare(
         STATIC: upscaler.static,
         PLAIN: plain(copy.deepcopy(upscaler.model.network).to(device)),
     }
-    ways |= {name_of(eta): (lambda image, eta=eta: upscaler(image, eta)) for eta in etas}  # type: ignore[misc]
+    ways |= {name_of(eta): partial(upscaler, eta=eta) for eta in etas}
     ways |= peers or {}
     results = {name: Contender(name, 0.0, 0.0) for name in ways}
     for hr, lr in images:
         image = lr.to(device)
-        times = interleaved({name: (lambda way=way: way(image)) for name, way in ways.items()}, repeats, finished)  # type: ignore[misc]
+        runs = {name: partial(way, image) for name, way in ways.items()}
+        times = interleaved(runs, repeats, finished)
         for name, way in ways.items():
             results[name].milliseconds += times[name]
             results[name].psnr_db += _psnr_8bit(way(image).cpu(), hr, upscaler.scale) / len(images)
