@@ -30,11 +30,11 @@ def run_exits(
         made, because a copy into one would cost as much as their blend.
     """
     dtype = next(network.parameters()).dtype
-    parts = []
+    parts: list[Tensor] = []
     for start in range(0, running[1], batch):
         stop = min(start + batch, running[1])
         features = lr = ops.gather_patches(rgb, grid, order[start:stop], dtype=dtype, channels_last=True)
-        leaving = []
+        leaving: list[Tensor] = []
         for depth in range(1, network.num_exits):
             active = min(running[depth], stop) - start
             if active <= 0:

@@ -30,23 +30,25 @@ class StaticNetwork:
         self.depth = network.num_exits - 1
         self.trunk_reach, self.tail_reach, self.trunk_bytes, self.tail_bytes = _look(network)
 
-    def run(self, read: Callable[[int, int], Tensor], height: int, width: int) -> Iterator[tuple[int, Tensor]]:
+    def run(self, read: Callable[[int, int], Tensor], height: int, row_pixels: int) -> Iterator[tuple[int, Tensor]]:
         """From top to bottom.
 
         Args:
             read: (top, bottom) -> (B, 3, bottom - top, W), in the network's dtype, values in [0, 1].
+            height: H of the images.
+            row_pixels: B * W, what one row of all images costs in memory.
 
         Yields:
             First SR row, and SR rows as the network's tail leaves them, not clamped.
         """
         reach = self.trunk_reach + self.tail_reach
-        for first, last in _strips(height, width * self.trunk_bytes):
+        for first, last in _strips(height, row_pixels * self.trunk_bytes):
             top, bottom = max(0, first - reach), min(height, last + reach)
             lr = read(top, bottom)
             features = lr
             for depth in range(1, self.depth + 1):
                 features = self.network.stage(depth, features)
-            for begin, end in _strips(last - first, width * self.tail_bytes):
+            for begin, end in _strips(last - first, row_pixels * self.tail_bytes):
                 yield (
                     (first + begin) * self.network.scale,
                     self._tail(features, lr, first - top + begin, first - top + end),

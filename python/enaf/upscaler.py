@@ -24,7 +24,7 @@ from .calibration import Calibration
 from .checkpoint import load_model
 from .cost import CostTable
 from .decision import choose_exits, eta_for_budget
-from .estimator import Estimator
+from .estimator import CELL, Estimator
 from .exits import redo_overflows, run_exits
 from .inference import batch_size, prepare
 from .models import MultiExitNetwork
@@ -40,6 +40,10 @@ BAND_PATCHES = {"cpu": 128, "cuda": 4096}
 
 SAMPLED = 16
 """Of so many patches one is looked at to predict whether routing pays."""
+
+LARGEST_SHARE = 0.9
+"""Of the full network's multiply-accumulates, up to which routing is faster: gathering, interpolating and blending take time
+without any (FSRCNN on a CPU: 0.79 of the time at 0.67)."""
 
 CALIBRATED_PATCHES = (7, 15)
 """Rows and columns of patches, less one, of the image that calibration times."""
@@ -77,6 +81,15 @@ class _Job(NamedTuple):
     write: Write
     record: Record
     watch: Stopwatch
+
+    def here(self, band: Band) -> tuple[slice | list[int], slice]:
+        """Where the record keeps a band of these images."""
+        every = len(self.images) == len(self.record.exit_index)
+        return slice(None) if every else self.images, slice(band.first, band.last)
+
+    def rows(self, band: Band) -> Tensor:
+        """The images' rows of a band with its margin."""
+        return self.read(band.top - band.above, band.bottom + band.below)
 
     def of(self, images: list[int]) -> _Job:
         """The same for some of the images."""
@@ -284,17 +297,15 @@ class Upscaler:
                     if batch == 1:
                         raise
                     parts, batch = [], batch // 2
-                    torch.cuda.empty_cache()
             job.write(self.scale * band.finished[0], rows)
             watch.mark("blend")
 
     def _routed(self, job: _Job, eta: float) -> Iterator[tuple[Band, Tensor, Tensor, list[int]]]:
         """Every band: its rows, its patches by descending exit, and how many of them reach each depth."""
         request, record = job.request, job.record
-        cost = self._relative_cost(job.engine, job.grid)
+        cost = self._relative_cost(job)
         for band in job.engine.bands(job.grid, len(job.images)):
-            lr = job.read(band.top - band.above, band.bottom + band.below)
-            here = (job.images, slice(band.first, band.last))
+            lr, here = job.rows(band), job.here(band)
             if request.force_exit is not None:
                 record.exit_index[here] = request.force_exit
             else:
@@ -311,11 +322,16 @@ class Upscaler:
 
     # --- what it decides by ---
 
-    def _relative_cost(self, engine: _Engine, grid: PatchGrid) -> Tensor:
+    def _measured(self, job: _Job) -> Calibration | None:
+        """What the device takes, where milliseconds are asked for."""
+        if self.column != "ms" and job.request.budget_ms is None:
+            return None
+        return self._calibration(job.engine, job.grid.patch_size, job.grid.overlap)
+
+    def _relative_cost(self, job: _Job) -> Tensor:
         """c of the fusion rule."""
-        if self.column == "ms":
-            return self._calibration(engine, grid.patch_size, grid.overlap).relative
-        return self._table.relative(self.column)
+        measured = self._measured(job)
+        return self._table.relative(self.column) if measured is None else measured.relative
 
     def _eta(self, job: _Job) -> float:
         """The eta asked for, or the one that a budget buys, for which all images are scored."""
@@ -323,35 +339,34 @@ class Upscaler:
         if request.budget is None and request.budget_ms is None:
             return request.eta
         for band in job.engine.bands(job.grid, len(job.images)):
-            _score(job, band, job.read(band.top - band.above, band.bottom + band.below))
+            _score(job, band, job.rows(band))
         record.scored = True
         psnr_db, edge_score = record.psnr_db.flatten(0, 2), record.edge_score.flatten()
-        cost = self._relative_cost(job.engine, job.grid)
-        if request.budget is not None:
-            return eta_for_budget(psnr_db, edge_score, cost, request.budget, request.gamma)
-        assert request.budget_ms is not None
-        measured = self._calibration(job.engine, job.grid.patch_size, job.grid.overlap)
-        share = measured.share(request.budget_ms / len(psnr_db))
-        return eta_for_budget(psnr_db, edge_score, measured.relative, share, request.gamma)
+        budget, measured = request.budget, self._measured(job)
+        if request.budget_ms is not None and measured is not None:
+            budget = measured.share(request.budget_ms / len(psnr_db))
+        assert budget is not None
+        return eta_for_budget(psnr_db, edge_score, self._relative_cost(job), budget, request.gamma)
 
     def _static_images(self, job: _Job, eta: float) -> list[int]:
         """The images for which routing would cost more than the full network as a whole, by a sample of their patches."""
-        request, grid = job.request, job.grid
-        if request.force_exit is not None or (request.budget is not None and request.budget < 1):
+        request, grid, record = job.request, job.grid, job.record
+        limited = request.budget is not None and request.budget < 1
+        if request.force_exit is not None or limited or grid.patch_size < CELL:
             return []
-        psnr_db, edge_score = _sample(job)
-        cost = self._relative_cost(job.engine, grid)
-        chosen = choose_exits(psnr_db.flatten(0, 1), edge_score.flatten(), cost, eta, request.gamma).view(
-            edge_score.shape
-        )
+        if record.scored:
+            psnr_db, edge_score = record.psnr_db.flatten(1, 2), record.edge_score.flatten(1)
+        else:
+            psnr_db, edge_score = _sample(job)
+        cost, measured = self._relative_cost(job), self._measured(job)
+        chosen = choose_exits(psnr_db.flatten(0, 1), edge_score.flatten(), cost, eta, request.gamma)
         static = []
-        for image, exits in zip(job.images, chosen.cpu(), strict=True):
+        for image, exits in zip(job.images, chosen.view(edge_score.shape).cpu(), strict=True):
             counts = exits.bincount(minlength=self.num_exits) * (grid.num_patches / len(exits))
-            if self.column == "ms" or request.budget_ms is not None:
-                measured = self._calibration(job.engine, grid.patch_size, grid.overlap)
-                routed, whole = measured.routed(counts), measured.static_ms * grid.height * grid.width
+            if measured is None:
+                routed, whole = self._table.routed(counts, grid), LARGEST_SHARE
             else:
-                routed, whole = self._table.routed(counts, grid), 1.0
+                routed, whole = measured.routed(counts), measured.static_ms * grid.height * grid.width
             if routed > whole:
                 static.append(image)
         return static
@@ -393,22 +408,13 @@ class Upscaler:
         grid = PatchGrid(height, width, patch_size, overlap)
 
         def run(force_exit: int) -> None:
-            canvas, watch = Canvas(image, self.scale), Stopwatch(engine.device, synchronize=True)
+            canvas, record = Canvas(image, self.scale), Record(1, grid, self.num_exits, engine.device)
             request = Request(0.0, 0.0, None, None, force_exit, patch_size, overlap)
-            job = _Job(
-                engine,
-                request,
-                grid,
-                [0],
-                canvas.read,
-                canvas.write,
-                Record(1, grid, self.num_exits, engine.device),
-                watch,
-            )
+            watch = Stopwatch(engine.device, synchronize=True)
+            job = _Job(engine, request, grid, [0], canvas.read, canvas.write, record, watch)
             for band in engine.bands(grid, 1):
-                _score(job, band, canvas.read(band.top - band.above, band.bottom + band.below))
+                _score(job, band, job.rows(band))
             self._run_routed(job, 0.0)
-            watch.mark("all")
 
         def static() -> None:
             canvas = Canvas(image, self.scale)
@@ -440,7 +446,7 @@ class Upscaler:
 def _score(job: _Job, band: Band, lr: Tensor) -> None:
     """Edge scores and predicted PSNR of a band's patches, from its rows with their margin."""
     inner = lr[:, :, band.above : lr.shape[2] - band.below]
-    here = (job.images, slice(band.first, band.last))
+    here = job.here(band)
     shape = (len(job.images), band.last - band.first, job.grid.cols)
     job.record.edge_score[here] = ops.edge_score(inner, band.local).view(shape)
     psnr_db = job.engine.estimator.on_grid(unit_range(as_rgb(lr)), band.local, band.above, band.below)
@@ -455,7 +461,7 @@ def _sample(job: _Job) -> tuple[Tensor, Tensor]:
     for row in range(grid.rows):
         cols = range(5 * row % min(SAMPLED, grid.cols), grid.cols, SAMPLED)
         band = Band(grid, row, row + 1, estimator.margin)
-        lr = job.read(band.top - band.above, band.bottom + band.below)
+        lr = job.rows(band)
         padded = estimator.padded(unit_range(as_rgb(lr)), band.local, band.above, band.below)
         windows += [padded[:, :, :size, col * grid.stride :][..., :size] for col in cols]
         edges = ops.edge_score(lr[:, :, band.above : lr.shape[2] - band.below], band.local)
@@ -474,7 +480,7 @@ def _run_static(engine: _Engine, shape: tuple[int, ...], read: Read, write: Writ
         like = read(top, bottom)
         return unit_range(as_rgb(like), engine.dtype).contiguous(memory_format=torch.channels_last)
 
-    for top, rows in StaticNetwork(engine.network).run(read_rgb, shape[2], shape[3]):
+    for top, rows in StaticNetwork(engine.network).run(read_rgb, shape[2], shape[0] * shape[3]):
         assert like is not None
         sr = finish(rows.float(), like)
         write(top, sr if engine.network.shuffled else pixel_shuffle(sr, engine.network.scale))
