@@ -63,8 +63,8 @@ inline int64_t checked_fold_scale(const std::vector<Tensor>& patches, const Patc
   ENAF_CHECK(window >= 0 && window < num_windows, op, ": window: expected a window code below ", num_windows, ", got ",
              window);
   ENAF_CHECK(batch >= 0, op, ": batch: expected batch >= 0, got ", batch);
-  ENAF_CHECK(top >= 0 && top <= bottom && bottom <= grid.rows.size, op, ": rows: expected 0 <= top <= bottom <= ",
-             grid.rows.size, ", got ", top, " and ", bottom);
+  ENAF_CHECK(top >= 0 && top <= bottom && bottom <= grid.rows.size, op,
+             ": rows: expected 0 <= top <= bottom <= ", grid.rows.size, ", got ", top, " and ", bottom);
   ENAF_CHECK(!patches.empty(), op, ": patches: expected at least one tensor, got none");
   const Tensor& first = patches.front();
   int64_t count = 0;

@@ -14,8 +14,8 @@
 
 namespace enaf {
 
-// Four sums as 8-bit levels. min(1, NaN) is NaN, which converts, as any negative value does, to an integer that the packs
-// below saturate to 0. The conversion rounds ties to even.
+// Four sums as 8-bit levels. min(1, NaN) is NaN, which converts, as any negative value does, to an integer that the
+// packs below saturate to 0. The conversion rounds ties to even.
 #if defined(__SSE2__)
 inline __m128i levels_of_4(const float* sums) {
   const __m128 clamped = _mm_min_ps(_mm_set1_ps(1.0f), _mm_loadu_ps(sums));

@@ -120,8 +120,8 @@ inline void blend_stretch(A* __restrict out, const In* __restrict in, int64_t pi
 // Output rows [y_begin, y_end) of one image; channel c of row y begins at rows[c * channel_step + (y - y_begin) *
 // width].
 template <int S, typename In, typename A>
-inline void fold_rows(const Patches<In>& patches, const Plan<A>& plan, int64_t image, int32_t y_begin,
-                      int32_t y_end, std::vector<AxisBlend<A>>& blends, A* rows, int64_t channel_step) {
+inline void fold_rows(const Patches<In>& patches, const Plan<A>& plan, int64_t image, int32_t y_begin, int32_t y_end,
+                      std::vector<AxisBlend<A>>& blends, A* rows, int64_t channel_step) {
   const PatchGrid& grid = plan.grid;
   const int32_t scale = S > 0 ? S : plan.scale;
   const int32_t width = grid.cols.size;
@@ -168,11 +168,11 @@ struct Finish {
   std::function<void(const A* sums, int64_t step, int64_t offset, int64_t blocks)> blocks;
 };
 
-// The same for rows that one row of patches covers, where it is channels_last before its pixel shuffle: what a single patch
-// covers is finished straight from it.
+// The same for rows that one row of patches covers, where it is channels_last before its pixel shuffle: what a single
+// patch covers is finished straight from it.
 template <int S, typename In>
-inline void fold_lone_rows(const Patches<In>& patches, const Plan<In>& plan, int64_t image, int32_t row, int32_t y_begin,
-                           int32_t y_end, std::vector<In>& sums, int64_t offset, int64_t plane,
+inline void fold_lone_rows(const Patches<In>& patches, const Plan<In>& plan, int64_t image, int32_t row,
+                           int32_t y_begin, int32_t y_end, std::vector<In>& sums, int64_t offset, int64_t plane,
                            const Finish<In>& finish) {
   const PatchGrid& grid = plan.grid;
   const int32_t overlap = grid.cols.overlap();

@@ -27,8 +27,8 @@ void launch_fold(const View4<const In>& patches, const int64_t* place_of, const 
   dim3 blocks, threads;
   fold_shape(image.size(0), image.size(2), grid.cols.size, V, blocks, threads);
   fold_kernel<V><<<blocks, threads, 0, current_stream(image)>>>(
-      patches, place_of, grid, window, scale, static_cast<int32_t>(image.size(0)), static_cast<int32_t>(image.size(1)), top,
-      static_cast<int32_t>(image.size(2)), static_cast<Out*>(image.mutable_data_ptr()));
+      patches, place_of, grid, window, scale, static_cast<int32_t>(image.size(0)), static_cast<int32_t>(image.size(1)),
+      top, static_cast<int32_t>(image.size(2)), static_cast<Out*>(image.mutable_data_ptr()));
   ENAF_CHECK_LAUNCH();
 }
 

@@ -59,8 +59,7 @@ __global__ void __launch_bounds__(fold_threads)
 template <int V, typename Out, typename In>
 __global__ void __launch_bounds__(fold_threads, 3)
     fold_kernel(View4<const In> patches, const int64_t* __restrict__ place_of, PatchGrid grid, Window window,
-                int32_t scale, int32_t batch, int32_t channels, int32_t top, int32_t out_rows,
-                Out* __restrict__ out) {
+                int32_t scale, int32_t batch, int32_t channels, int32_t top, int32_t out_rows, Out* __restrict__ out) {
   using A = Accumulator<In>;
   const int64_t height = out_rows;
   const int64_t width = grid.cols.size;
