@@ -70,7 +70,7 @@ def pixel_shuffle(image: Tensor, scale: int) -> Tensor:
         rows = image.unflatten(1, (-1, scale, scale)).permute(0, 1, 4, 2, 5, 3)
     else:
         blocks = image.permute(0, 2, 3, 1).reshape(-1, scale).view(whole).view(batch, height, width, -1, scale)
-        rows = blocks.permute(0, 3, 1, 4, 2).contiguous().view(image.dtype)
+        rows = blocks.permute(0, 3, 1, 4, 2).flatten().view(image.dtype)
     return rows.reshape(batch, -1, scale * height, scale * width)
 
 
