@@ -4,7 +4,7 @@
 # leaves its log and the next one runs whatever becomes of it; the summary comes last.
 #   OUT=DIR             where logs and results go (build/gpu-results)
 #   PYTHON=python3      an interpreter with a CUDA build of torch, pytest, cmake, ninja and pybind11
-#   STEPS="build ..."   a part of: facts build load native test sanitize kernels profile upscale
+#   STEPS="build ..."   a part of: facts build load native test sanitize kernels profile upscale stream
 #   LIMIT=900           seconds that a step may take
 # The package is built in place and used from the tree: nothing is installed. ENAF_OPERATORS=DIR takes libraries
 # (_operators_*.so) that were built elsewhere instead of building.
@@ -14,7 +14,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 OUT=${OUT:-build/gpu-results}
 PYTHON=${PYTHON:-python3}
 LIMIT=${LIMIT:-900}
-STEPS=${STEPS:-facts build load native test kernels sanitize profile upscale}
+STEPS=${STEPS:-facts build load native test kernels sanitize profile upscale stream}
 mkdir -p "$OUT"
 OUT=$(cd "$OUT" && pwd)
 export OUT PYTHON
@@ -82,6 +82,31 @@ profile() {
     ncu --import "$OUT/kernels.ncu-rep" --page details --csv >"$OUT/kernels.ncu.csv"
 }
 
+# Bands from the host and back: memory, time, and the bytes of the whole-image call where that fits.
+stream() {
+  "$PYTHON" - <<'END'
+import time
+import torch
+import enaf_ext
+
+upscaler = enaf_ext.Upscaler()
+print("calibration:", upscaler.calibration("cuda", renew=True))
+for width, height in ((1920, 1080), (7680, 4320)):
+    lr = torch.randint(0, 256, (3, height, width), dtype=torch.uint8)
+    for keywords in ({"eta": 1.0}, {"budget": 0.5}):
+        rows = []
+        torch.cuda.reset_peak_memory_stats()
+        began = time.perf_counter()
+        info = upscaler.stream(
+            lambda top, bottom: lr[:, top:bottom], tuple(lr.shape), lambda top, part: rows.append(part), device="cuda", **keywords
+        )
+        taken, peak = time.perf_counter() - began, torch.cuda.max_memory_allocated() / 1e9
+        print(f"{width}x{height} {keywords}: {taken:.2f} s, peak {peak:.2f} GB, static {info.static}")
+        if width == 1920:
+            assert torch.equal(torch.cat(rows, 1), upscaler(lr.cuda(), **keywords).cpu())
+END
+}
+
 for name in $STEPS; do
   case $name in
     facts | build | load) step "$name" bash -c "$(declare -f "$name"); $name" ;;
@@ -97,7 +122,8 @@ for name in $STEPS; do
       ;;
     kernels) step kernels "$PYTHON" bench/kernels.py --device cuda --json "$OUT/kernels.json" ;;
     profile) step profile bash -c "$(declare -f profile); profile" ;;
-    upscale) step upscale "$PYTHON" bench/upscale.py --device cuda --json "$OUT/upscale.json" ;;
+    upscale) step upscale "$PYTHON" bench/upscale.py --size 480x270 960x540 1920x1080 --device cuda --json "$OUT/upscale.json" ;;
+    stream) step stream bash -c "$(declare -f stream); stream" ;;
     *) echo "no such step: $name" ;;
   esac
 done

@@ -1,112 +1,131 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A whole frame: ENAF at several settings against the static network and the one-patch-at-a-time loop, and its stages.
+"""A whole frame, time against quality: ENAF at many etas, the static networks, tiling and the one-patch-at-a-time loop.
 
-`python bench/upscale.py [--size 480x270 960x540] [--model fsrcnn] [--device cpu|cuda] [--image FILE] [--json FILE]`
+python bench/upscale.py [--model fsrcnn ...] [--size 480x270 ...] [--data DIR] [--device cpu|cuda] [--clock wall|thread]
 """
 
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from common import Report, Row, attempt
-from torch import Tensor, nn
+from common import Report, Row, Timing
+from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-import enaf_ext
 from enaf.checkpoint import load_model
 from enaf.decision import choose_exits
-from enaf.degradation import resize
-from enaf.image_io import read_image
-from enaf.models import MultiExitNetwork, channels_last
-from enaf.models.fsrcnn import FSRCNN
+from enaf.evaluate.speed import (
+    PLAIN,
+    STATIC,
+    Contender,
+    compare,
+    fastest_equal,
+    interleaved,
+    low_resolution,
+)
+from enaf.image_io import ImageError, read_image
 from enaf.upscaler import Upscaler
 from enaf_ext import ops
 from enaf_ext.grid import PatchGrid
 
 PHOTOGRAPH = Path(__file__).resolve().parent.parent / "examples" / "bridge.webp"
-ETAS = (0.0, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0)
+TILED, WINDOW, LOOP, BICUBIC = (
+    "full network, tiled",
+    "MONAI sliding window",
+    "one patch at a time",
+    "bicubic everywhere",
+)
+LOOP_ETA = 0.3
+TARGETS = {"srresnet": (0.35, 0.60), "carn": (0.50, 0.70), "fsrcnn": (0.30, 0.80)}
+"""Time at the full exit's PSNR that is aimed at, as a share of the plain and of the best static network's."""
 
 
-def photograph(path: Path, width: int, height: int) -> Tensor:
-    """(3, height, width) uint8: the centre of the photograph in this aspect ratio, resampled."""
-    pixels = read_image(path).pixels
-    full_height, full_width = pixels.shape[-2:]
-    crop_width = min(full_width, full_height * width // height)
-    crop_height = min(full_height, full_width * height // width)
-    top, left = (full_height - crop_height) // 2, (full_width - crop_width) // 2
-    return resize(pixels[:, top : top + crop_height, left : left + crop_width].contiguous(), height, width)
+def photographs(data: Path | None, scale: int, width: int, height: int, least: int) -> list[tuple[Tensor, Tensor]]:
+    """(hr, lr) of every photograph that is as large as the size asked for; the bundled one without a folder."""
+    paths = sorted(data.iterdir()) if data is not None else [PHOTOGRAPH]
+    pairs = []
+    for path in paths:
+        try:
+            pixels = read_image(path).pixels
+        except ImageError:
+            continue
+        if pixels.dtype == torch.uint8 and pixels.shape[0] == 3:
+            hr, lr = low_resolution(pixels, scale, width, height)
+            if lr.shape[1] * lr.shape[2] >= least:
+                pairs.append((hr, lr))
+    return pairs
 
 
-def to_uint8(sr: Tensor) -> Tensor:
-    return sr.clamp_(0, 1).mul_(255).round_().to(torch.uint8)
-
-
-def plain(network: MultiExitNetwork) -> Callable[[Tensor], Tensor]:
-    """The network as it is published: whole image, float32, contiguous, its transposed convolution as torch has it."""
-    assert isinstance(network, FSRCNN)
-    upsample = network.upsample
-
-    def run(image: Tensor) -> Tensor:
-        features = image[None].float() / 255
-        for depth in range(1, network.num_exits):
-            features = network.stage(depth, features)
-        return to_uint8(nn.ConvTranspose2d.forward(upsample, features))[0]
-
-    return run
-
-
-def best_static(network: MultiExitNetwork) -> Callable[[Tensor], Tensor]:
-    """The same network at its fastest without routing: whole image, channels_last, the sub-pixel form."""
-    return lambda image: to_uint8(network.exit(network.num_exits - 1, _unit(image)))[0]
-
-
-def patch_loop(upscaler: Upscaler, model: Any, eta: float) -> Callable[[Tensor], Tensor]:
+def patch_loop(upscaler: Upscaler, eta: float) -> Callable[[Tensor], Tensor]:
     """One patch at a time, in torch alone, as the paper's evaluation runs: estimate, decide, upscale, add up."""
+    model, scale = upscaler.model, upscaler.scale
 
+    @torch.inference_mode()
     def run(image: Tensor) -> Tensor:
         unit = image[None].float() / 255
         grid = PatchGrid(image.shape[1], image.shape[2])
         edges = ops.edge_score(image[None], grid)
         padded = F.pad(unit, (0, grid.padded_width - grid.width, 0, grid.padded_height - grid.height), mode="replicate")
-        margin = model.estimator.margin
+        margin, side = model.estimator.margin, grid.patch_size
         wide = F.pad(padded, (margin,) * 4, mode="replicate")
-        total = torch.zeros(1, 3, 4 * grid.padded_height, 4 * grid.padded_width)
+        total = torch.zeros(1, 3, scale * grid.padded_height, scale * grid.padded_width)
         count = torch.zeros_like(total)
         for index in range(grid.num_patches):
             y, x = grid.origin(index)
-            patch = padded[:, :, y : y + 32, x : x + 32]
-            scores = model.estimator(wide[:, :, y : y + 32 + 2 * margin, x : x + 32 + 2 * margin])
+            patch = padded[:, :, y : y + side, x : x + side]
+            scores = model.estimator(wide[:, :, y : y + side + 2 * margin, x : x + side + 2 * margin])
             chosen = int(choose_exits(scores, edges[index : index + 1], upscaler.cost, eta, 1.0))
-            area = (..., slice(4 * y, 4 * y + 128), slice(4 * x, 4 * x + 128))
+            area = (..., slice(scale * y, scale * (y + side)), slice(scale * x, scale * (x + side)))
             total[area] += model.network.exit(chosen, patch)
             count[area] += 1
-        return to_uint8((total / count)[0, :, : 4 * grid.height, : 4 * grid.width])
+        return _to_uint8((total / count)[:, :, : scale * grid.height, : scale * grid.width])
 
     return run
 
 
-def _unit(image: Tensor) -> Tensor:
-    return (image[None].float() / 255).contiguous(memory_format=torch.channels_last)
+def sliding_window(upscaler: Upscaler) -> Callable[[Tensor], Tensor] | None:
+    """The full network under MONAI's tiler, in its 32-pixel patches with an eighth of overlap; None without MONAI."""
+    try:
+        from monai.inferers import sliding_window_inference
+    except ImportError:
+        return None
+    network = upscaler.model.network
+
+    @torch.inference_mode()
+    def run(image: Tensor) -> Tensor:
+        predict = partial(network.exit, network.num_exits - 1)
+        return _to_uint8(sliding_window_inference(image[None].float() / 255, (32, 32), 16, predict, overlap=0.125))
+
+    return run
+
+
+def _to_uint8(sr: Tensor) -> Tensor:
+    return sr.clamp_(0, 1).mul_(255).round_().to(torch.uint8)[0]
 
 
 def shares(upscaler: Upscaler, image: Tensor, eta: float) -> dict[str, float]:
     """Where the time goes by the profiler's own times: the networks, our operators, everything else."""
     activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if image.is_cuda else [])
+    upscaler(image, eta)
     with profile(activities=activities) as recorded:
-        for _ in range(5):
+        for _ in range(3):
             upscaler(image, eta)
-    groups = dict.fromkeys(("convolutions and activations", "our operators", "the rest"), 0.0)
+    groups = dict.fromkeys(("convolutions and activations", "bicubic exit", "our other operators", "the rest"), 0.0)
     networks = ("convolution", "conv2d", "prelu", "leaky_relu", "cumsum", "avg_pool", "thnn", "mkldnn", "cudnn")
     for event in recorded.key_averages():
         own = event.self_device_time_total if image.is_cuda else event.self_cpu_time_total
-        if "enaf_ext" in event.key:
-            groups["our operators"] += own
+        if "bicubic_patches" in event.key:
+            groups["bicubic exit"] += own
+        elif "enaf_ext" in event.key:
+            groups["our other operators"] += own
         elif any(name in event.key for name in networks):
             groups["convolutions and activations"] += own
         else:
@@ -115,72 +134,125 @@ def shares(upscaler: Upscaler, image: Tensor, eta: float) -> dict[str, float]:
     return {name: value / total for name, value in groups.items()}
 
 
-def stages(upscaler: Upscaler, image: Tensor, eta: float) -> dict[str, float]:
-    """Milliseconds of each stage, the fastest of seven runs."""
-    runs = [upscaler(image, eta, return_info=True)[1].milliseconds for _ in range(7)]
-    return min(runs, key=lambda run: sum(run.values()))
+def row(case: str, entry: Contender, full: Contender) -> Row:
+    note = f"{entry.milliseconds / full.milliseconds:.0%} of best static, {entry.psnr_db - full.psnr_db:+.3f} dB"
+    if entry.paper is not None:
+        note += f", published cost {entry.paper:.0%}, true {entry.macs:.0%}"
+    ms = entry.milliseconds
+    return Row(case, entry.name, Timing(ms, ms, ms, ms, 0), note=note)
 
 
-@torch.inference_mode()
+def chart(results: dict[str, list[Contender]], path: Path) -> None:
+    """Time against PSNR, both beside the best static network's, a panel for every case."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, panels = plt.subplots(1, len(results), figsize=(4.2 * len(results), 3.6), squeeze=False)
+    for panel, (case, contenders) in zip(panels[0], results.items(), strict=True):
+        full = next(entry for entry in contenders if entry.name == STATIC)
+        routed = [entry for entry in contenders if entry.paper is not None]
+        others = [entry for entry in contenders if entry.paper is None and entry.name not in (BICUBIC, LOOP)]
+        x, y = ([(e.milliseconds / full.milliseconds, e.psnr_db - full.psnr_db)[i] for e in routed] for i in (0, 1))
+        panel.plot(x, y, "o-", markersize=3, label="ENAF, eta 0 to 3")
+        for entry in others:
+            panel.plot(entry.milliseconds / full.milliseconds, entry.psnr_db - full.psnr_db, "s", label=entry.name)
+        panel.axhline(-0.05, color="grey", linewidth=0.6, linestyle=":")
+        panel.set(title=case, xlabel="time / best static network", ylabel="PSNR beside it, dB")
+        panel.grid(alpha=0.3)
+    panels[0][0].legend(fontsize=7)
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--size", nargs="+", default=["480x270", "960x540"], help="LR sizes, WxH")
-    parser.add_argument("--model", default="fsrcnn")
-    parser.add_argument("--image", type=Path, default=PHOTOGRAPH, help="photograph to resample (default: bundled)")
+    parser.add_argument("--model", nargs="+", default=["fsrcnn"], help="shipped names or .safetensors files")
+    parser.add_argument("--data", type=Path, help="folder of photographs (default: the bundled one)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--repeats", type=int, default=7, help="timed calls of each; their median counts")
+    parser.add_argument(
+        "--clock",
+        choices=["wall", "thread"],
+        default="wall",
+        help="thread: CPU time of one thread, for a machine that does other work (with OMP_NUM_THREADS=1)",
+    )
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--seconds", type=float, default=2.0, help="spent on each figure")
     arguments = parser.parse_args()
+    if arguments.clock == "thread" and torch.get_num_threads() != 1:
+        parser.error("--clock thread: expected OMP_NUM_THREADS=1 in the environment")
+    clock = time.thread_time if arguments.clock == "thread" else time.perf_counter
 
     device = torch.device(arguments.device)
-    model = load_model(arguments.model)
-    upscaler = enaf_ext.Upscaler(model=model)
-    contiguous = load_model(arguments.model).network.to(device)
-    model = channels_last(model.to(device))
-    report = Report("upscale", device, {"model": arguments.model, "image": arguments.image.name})
+    settings: dict[str, Any] = {"clock": arguments.clock, "repeats": arguments.repeats}
+    report = Report("upscale", device, settings)
     report.header()
-    for size in arguments.size:
-        width, height = map(int, size.split("x"))
-        image = photograph(arguments.image, width, height).to(device)
-        full = to_uint8(model.network.exit(model.network.num_exits - 1, _unit(image)))[0].float()
-        rows: list[Row] = []
-        for eta in ETAS:
-            sr, info = upscaler(image, eta, return_info=True)
-            near = float(-10 * torch.log10(((sr.float() - full) / 255).square().mean()))
-            note = f"published cost {info.cost['paper']:.0%}, true {info.cost['macs']:.0%}, {near:.1f} dB to the full network"
-            call = partial(_call, upscaler, image, eta)
-            rows.append(attempt(size, f"ENAF eta {eta:g}", call, device, seconds=arguments.seconds, note=note))
-        peers = {
-            "bicubic everywhere (exit 0)": lambda image: upscaler(image, force_exit=0),
-            "full network, tiled (exit 3)": lambda image: upscaler(image, force_exit=upscaler.num_exits - 1),
-            "best static: whole image, channels_last, sub-pixel": best_static(model.network),
-            "plain static: whole image, as published": plain(contiguous),
-        }
-        if device.type == "cpu":
-            peers["one patch at a time, eta 0.3"] = patch_loop(upscaler, load_model(arguments.model), 0.3)
-        for name, peer in peers.items():
-            rows.append(
-                attempt(size, name, lambda _, peer=peer, image=image: peer(image), device, seconds=arguments.seconds)
-            )
-        report.add(rows)
-        for eta in (0.0, 0.3, 1.0):
-            by_stage = ", ".join(f"{name} {value:.1f} ms" for name, value in stages(upscaler, image, eta).items())
-            by_kind = ", ".join(f"{name} {value:.1%}" for name, value in shares(upscaler, image, eta).items())
-            print(f"  eta {eta:g}: {by_stage}\n           {by_kind}")
-            report.settings[f"{size} eta {eta:g}"] = {
-                "milliseconds": stages(upscaler, image, eta),
-                "shares": shares(upscaler, image, eta),
+    results: dict[str, list[Contender]] = {}
+    for name in arguments.model:
+        upscaler = Upscaler(load_model(name))
+        for size in arguments.size:
+            width, height = map(int, size.split("x"))
+            case = f"{Path(name).stem} {size}"
+            pairs = photographs(arguments.data, upscaler.scale, width, height, width * height // 2)
+            if not pairs:
+                print(f"{case}: no photograph of {width * upscaler.scale}x{height * upscaler.scale}")
+                continue
+            peers: dict[str, Callable[[Tensor], Tensor]] = {
+                TILED: partial(_forced, upscaler, upscaler.num_exits - 1),
+                BICUBIC: partial(_forced, upscaler, 0),
             }
-        print()
-    report.write(arguments.json)
+            if device.type == "cpu":
+                peers[LOOP] = patch_loop(upscaler, LOOP_ETA)
+                window = sliding_window(upscaler)
+                peers |= {} if window is None else {WINDOW: window}
+            contenders = compare(upscaler, pairs, device, peers=peers, repeats=arguments.repeats, clock=clock)
+            results[case] = contenders
+            full = next(entry for entry in contenders if entry.name == STATIC)
+            report.add([row(case, entry, full) for entry in contenders])
+            image = pairs[0][1].to(device)
+            settings[case] = {
+                "photographs": len(pairs),
+                "contenders": [asdict(entry) for entry in contenders],
+                "verdict": verdict(name, contenders),
+                "noise": worst_case(upscaler, image, arguments.repeats, clock),
+                "shares": {f"eta {eta:g}": shares(upscaler, image, eta) for eta in (0.1, LOOP_ETA, 1.0)},
+            }
+            for what in ("verdict", "noise", "shares"):
+                print(f"  {what}: {settings[case][what]}")
+            print()
+    path = report.write(arguments.json)
+    if results:
+        chart(results, path.with_suffix(".png"))
 
 
-def _call(upscaler: Upscaler, image: Tensor, eta: float, _: int) -> object:
-    return upscaler(image, eta)
+def verdict(name: str, contenders: list[Contender]) -> dict[str, Any]:
+    """The fastest eta within the tolerance of the full network, beside what is aimed at."""
+    times = {entry.name: entry.milliseconds for entry in contenders}
+    best = fastest_equal(contenders)
+    if best is None:
+        return {"eta": None}
+    found = {
+        "eta": best.name,
+        "of plain": best.milliseconds / times[PLAIN],
+        "of best": best.milliseconds / times[STATIC],
+    }
+    if LOOP in times:
+        found["loop"] = times[LOOP] / times[f"eta {LOOP_ETA:g}"]
+    return found | {"targets": TARGETS.get(name)}
 
 
-def _peer(peer: Callable[[Tensor], Tensor], image: Tensor, _: int) -> object:
-    return peer(image)
+def worst_case(upscaler: Upscaler, like: Tensor, repeats: int, clock: Callable[[], float]) -> dict[str, float]:
+    """Time of a noise image at each eta as a share of the static network's."""
+    noise = torch.randint_like(like, 0, 256)
+    runs = {f"eta {eta:g}": partial(upscaler, noise, eta) for eta in (0.0, 0.1, LOOP_ETA)}
+    times = interleaved({STATIC: partial(upscaler.static, noise), **runs}, repeats, clock)
+    return {name: taken / times[STATIC] for name, taken in times.items() if name != STATIC}
+
+
+def _forced(upscaler: Upscaler, depth: int, image: Tensor) -> Tensor:
+    return upscaler(image, force_exit=depth)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@
 #include <sstream>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 #include "blend.h"
 #include "patch_grid.h"
@@ -55,19 +56,36 @@ inline void check_index(const char* op, const char* name, const Tensor& index, c
 }
 
 // Pixels of a patch's side that one pixel of `patches` stands for: 1, or s for the layout before a pixel shuffle by s.
-inline int64_t checked_fold_scale(const Tensor& patches, const PatchGrid& grid, int64_t batch, int64_t window) {
+// All parts of `patches` have one dtype, device and layout, so that any of them tells it.
+inline int64_t checked_fold_scale(const std::vector<Tensor>& patches, const PatchGrid& grid, int64_t batch, int64_t top,
+                                  int64_t bottom, int64_t window) {
   const char* op = "fold_patches";
   ENAF_CHECK(window >= 0 && window < num_windows, op, ": window: expected a window code below ", num_windows, ", got ",
              window);
   ENAF_CHECK(batch >= 0, op, ": batch: expected batch >= 0, got ", batch);
-  ENAF_CHECK(patches.dim() == 4 && patches.size(0) == batch * grid.num_patches(), op, ": patches: expected (",
-             batch * grid.num_patches(), ", C, P, P)");
-  const int64_t side = patches.size(3);
-  ENAF_CHECK(patches.size(2) == side && side >= 1 && grid.rows.patch % side == 0, op, ": patches: expected sides of ",
-             grid.rows.patch, " or of a divisor of it, got ", patches.size(2), "x", side);
+  ENAF_CHECK(top >= 0 && top <= bottom && bottom <= grid.rows.size, op,
+             ": rows: expected 0 <= top <= bottom <= ", grid.rows.size, ", got ", top, " and ", bottom);
+  ENAF_CHECK(!patches.empty(), op, ": patches: expected at least one tensor, got none");
+  const Tensor& first = patches.front();
+  int64_t count = 0;
+  for (const Tensor& part : patches) {
+    ENAF_CHECK(part.dim() == 4, op, ": patches: expected (N, C, P, P), got ", part.dim(), " dimensions");
+    count += part.size(0);
+    ENAF_CHECK(part.scalar_type() == first.scalar_type() && part.device() == first.device(), op,
+               ": patches: expected one dtype and device");
+    for (int d = 1; d < 4; ++d) {
+      ENAF_CHECK(part.size(d) == first.size(d) && part.stride(d) == first.stride(d), op,
+                 ": patches: expected one shape and layout");
+    }
+  }
+  ENAF_CHECK(count == batch * grid.num_patches(), op, ": patches: expected ", batch * grid.num_patches(), ", got ",
+             count);
+  const int64_t side = first.size(3);
+  ENAF_CHECK(first.size(2) == side && side >= 1 && grid.rows.patch % side == 0, op, ": patches: expected sides of ",
+             grid.rows.patch, " or of a divisor of it, got ", first.size(2), "x", side);
   const int64_t scale = grid.rows.patch / side;
-  ENAF_CHECK(patches.size(1) >= 1 && patches.size(1) % (scale * scale) == 0, op,
-             ": patches: expected channels in a multiple of ", scale * scale, ", got ", patches.size(1));
+  ENAF_CHECK(first.size(1) >= 1 && first.size(1) % (scale * scale) == 0, op,
+             ": patches: expected channels in a multiple of ", scale * scale, ", got ", first.size(1));
   return scale;
 }
 

@@ -13,6 +13,6 @@ STABLE_TORCH_LIBRARY(enaf_ext, m) {
       "bool channels_last, bool shuffled) -> Tensor");
   m.def("route_exits(Tensor exit_index, SymInt num_exits) -> (Tensor, Tensor)");
   m.def(
-      "fold_patches(Tensor patches, Tensor? order, SymInt batch, SymInt height, SymInt width, SymInt patch_size, "
-      "SymInt overlap, int window, ScalarType dtype) -> Tensor");
+      "fold_patches(Tensor[] patches, Tensor? order, SymInt batch, SymInt height, SymInt width, SymInt patch_size, "
+      "SymInt overlap, SymInt top, SymInt bottom, int window, ScalarType dtype) -> Tensor");
 }

@@ -7,6 +7,7 @@ Each runs natively on CPU and CUDA, under `torch.compile(fullgraph=True)` and in
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -192,11 +193,12 @@ def route_exits(exit_index: Tensor, num_exits: int) -> tuple[Tensor, Tensor]:
 
 
 def fold_patches(
-    patches: Tensor,
+    patches: Tensor | Sequence[Tensor],
     grid: PatchGrid,
     order: Tensor | None = None,
     *,
     batch: int = 1,
+    rows: tuple[int, int] | None = None,
     window: str = "average",
     dtype: torch.dtype | None = None,
 ) -> Tensor:
@@ -208,55 +210,77 @@ def fold_patches(
 
     Args:
         patches: (B * grid.num_patches, C, P, P), or before a pixel shuffle by s, (B * grid.num_patches, C * s**2, P/s, P/s),
-            float16, bfloat16, float32 or float64, any strides (channels_last is fast); s is read off the sides.
+            float16, bfloat16, float32 or float64, any strides (channels_last is fast); s is read off the sides. Or several
+            such tensors of one dtype, which stand for their concatenation (a CPU reads them where they are).
         grid: geometry of the result, in pixels of the result.
         order: (B * grid.num_patches,), int64: patch k lies at grid index order[k], a permutation. None is the identity.
         batch: number of images B.
+        rows: (top, bottom), 0 <= top <= bottom <= H: make only these rows of the images; None makes all. Patches that do not
+            reach them are not read.
         window: "average", "linear" or "sum".
         dtype: floating, for the plain result; uint8 or uint16 for rint(clamp(y, 0, 1) * max), ties to even, NaN giving 0;
             None is the dtype of `patches`.
 
     Returns:
-        (B, C, H, W), contiguous, of `dtype`.
+        (B, C, bottom - top, W), contiguous, of `dtype`.
 
     Raises:
         TypeError: a dtype is not supported.
-        ValueError: a shape, a device or `window` does not fit.
+        ValueError: a shape, a device, `rows` or `window` does not fit.
         RuntimeError: `order` is no permutation (on CPU; on CUDA the result is undefined).
 
-    Notes: sums in float32 (float64 for float64) without atomics: the same bits whatever the batch and the number of threads;
-    differentiable in `patches` where `dtype` is floating.
+    Notes: sums in float32 (float64 for float64) without atomics: the same bits whatever the batch, the rows and the number of
+    threads; differentiable in `patches` where `dtype` is floating.
     """
-    if patches.ndim != 4:
-        raise ValueError(f"patches: expected (B * N, C, P, P), got shape {tuple(patches.shape)}")
-    if patches.dtype not in FLOATING:
-        raise TypeError(f"patches: expected a floating dtype, got {patches.dtype}")
-    if batch < 0:
-        raise ValueError(f"batch: expected batch >= 0, got {batch}")
-    if patches.shape[0] != batch * grid.num_patches:
-        raise ValueError(
-            f"patches: expected {batch} * {grid.num_patches} patches for the grid and batch, got {patches.shape[0]}"
-        )
-    side = patches.shape[3]
-    if patches.shape[2] != side or side < 1 or grid.patch_size % side != 0:
-        raise ValueError(
-            f"patches: expected sides of {grid.patch_size} or of a divisor of it, got {patches.shape[2]}x{side}"
-        )
-    scale = grid.patch_size // side
-    if patches.shape[1] < 1 or patches.shape[1] % (scale * scale) != 0:
-        raise ValueError(f"patches: expected channels in a multiple of {scale * scale}, got {patches.shape[1]}")
+    parts = [patches] if isinstance(patches, Tensor) else list(patches)
+    _check_patches(parts, grid, batch)
+    if any(part.stride()[1:] != parts[0].stride()[1:] for part in parts):
+        parts = [torch.cat(parts)]
     if order is not None:
-        _check_index("order", order, patches)
-        if order.shape[0] != patches.shape[0]:
-            raise ValueError(f"order: expected {patches.shape[0]} indices, got {order.shape[0]}")
+        _check_index("order", order, parts[0])
+        if order.shape[0] != batch * grid.num_patches:
+            raise ValueError(f"order: expected {batch * grid.num_patches} indices, got {order.shape[0]}")
+    top, bottom = (0, grid.height) if rows is None else rows
+    if not 0 <= top <= bottom <= grid.height:
+        raise ValueError(f"rows: expected 0 <= top <= bottom <= {grid.height}, got ({top}, {bottom})")
     if window not in WINDOWS:
         raise ValueError(f"window: expected one of {', '.join(WINDOWS)}, got {window!r}")
-    dtype = patches.dtype if dtype is None else dtype
+    dtype = parts[0].dtype if dtype is None else dtype
     if dtype not in (*FLOATING, *INTEGRAL):
         raise TypeError(f"dtype: expected a floating dtype, uint8 or uint16, got {dtype}")
     return torch.ops.enaf_ext.fold_patches(
-        patches, order, batch, grid.height, grid.width, grid.patch_size, grid.overlap, WINDOWS.index(window), dtype
-    )
+        parts, order, batch, grid.height, grid.width, grid.patch_size, grid.overlap, top, bottom,
+        WINDOWS.index(window), dtype,
+    )  # fmt: skip
+
+
+def _check_patches(parts: list[Tensor], grid: PatchGrid, batch: int) -> None:
+    if not parts:
+        raise ValueError("patches: expected at least one tensor, got none")
+    first = parts[0]
+    for part in parts:
+        if part.ndim != 4:
+            raise ValueError(f"patches: expected (B * N, C, P, P), got shape {tuple(part.shape)}")
+        if (part.dtype, part.device, part.shape[1:]) != (first.dtype, first.device, first.shape[1:]):
+            raise ValueError(
+                f"patches: expected parts of one dtype, device and shape, got {first.dtype} {tuple(first.shape)} on "
+                f"{first.device} and {part.dtype} {tuple(part.shape)} on {part.device}"
+            )
+    if first.dtype not in FLOATING:
+        raise TypeError(f"patches: expected a floating dtype, got {first.dtype}")
+    if batch < 0:
+        raise ValueError(f"batch: expected batch >= 0, got {batch}")
+    count = sum(part.shape[0] for part in parts)
+    if count != batch * grid.num_patches:
+        raise ValueError(f"patches: expected {batch} * {grid.num_patches} patches for the grid and batch, got {count}")
+    side = first.shape[3]
+    if first.shape[2] != side or side < 1 or grid.patch_size % side != 0:
+        raise ValueError(
+            f"patches: expected sides of {grid.patch_size} or of a divisor of it, got {first.shape[2]}x{side}"
+        )
+    scale = grid.patch_size // side
+    if first.shape[1] < 1 or first.shape[1] % (scale * scale) != 0:
+        raise ValueError(f"patches: expected channels in a multiple of {scale * scale}, got {first.shape[1]}")
 
 
 def _check_image(image: Tensor, grid: PatchGrid, dtypes: tuple[torch.dtype, ...] = (*INTEGRAL, *FLOATING)) -> None:
@@ -335,18 +359,20 @@ def _(exit_index: Tensor, num_exits: int) -> tuple[Tensor, Tensor]:
 
 @torch.library.register_fake("enaf_ext::fold_patches")
 def _(
-    patches: Tensor,
+    patches: list[Tensor],
     order: Tensor | None,
     batch: int,
     height: int,
     width: int,
     patch_size: int,
     overlap: int,
+    top: int,
+    bottom: int,
     window: int,
     dtype: torch.dtype,
 ) -> Tensor:
-    scale = patch_size // patches.shape[3]
-    return _empty(patches, (batch, patches.shape[1] // (scale * scale), height, width), dtype)
+    scale = patch_size // patches[0].shape[3]
+    return _empty(patches[0], (batch, patches[0].shape[1] // (scale * scale), bottom - top, width), dtype)
 
 
 # --- gradients ---
@@ -356,8 +382,9 @@ def _unfold_adjoint(grad: Tensor, shape: tuple[int, ...], patch_size: int, overl
     """Gradient of `unfold_patches`: patches summed over the padded image, whose margin belongs to the edge pixels."""
     batch, _, height, width = shape
     grid = PatchGrid(height, width, patch_size, overlap)
+    size = (grid.padded_height, grid.padded_width)
     padded = torch.ops.enaf_ext.fold_patches(
-        grad, None, batch, grid.padded_height, grid.padded_width, patch_size, overlap, WINDOWS.index("sum"), grad.dtype
+        [grad], None, batch, *size, patch_size, overlap, 0, size[0], WINDOWS.index("sum"), grad.dtype
     )
     rows = torch.cat([padded[:, :, : height - 1], padded[:, :, height - 1 :].sum(2, keepdim=True)], 2)
     return torch.cat([rows[..., : width - 1], rows[..., width - 1 :].sum(3, keepdim=True)], 3)
@@ -403,13 +430,14 @@ def _backward_gather(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
 
 
 def _setup_fold(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    patches, order, _, ctx.height, ctx.width, ctx.patch_size, ctx.overlap, window, _ = inputs
+    patches, order, _, ctx.height, ctx.width, ctx.patch_size, ctx.overlap, ctx.top, ctx.bottom, window, _ = inputs
     ctx.save_for_backward(*([] if order is None else [order]))
-    ctx.window, ctx.side, ctx.dtype = WINDOWS[window], patches.shape[3], patches.dtype
+    ctx.window, ctx.side, ctx.dtype = WINDOWS[window], patches[0].shape[3], patches[0].dtype
+    ctx.counts = [part.shape[0] for part in patches]
 
 
 def _backward_fold(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-    grad = grad.to(ctx.dtype)
+    grad = F.pad(grad.to(ctx.dtype), (0, 0, ctx.top, ctx.height - ctx.bottom))
     patch_size, overlap = ctx.patch_size, ctx.overlap
     full = torch.ops.enaf_ext.unfold_patches(grad, patch_size, overlap)
     exact = torch.float64 if ctx.dtype == torch.float64 else torch.float32
@@ -423,7 +451,7 @@ def _backward_fold(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
         patches = F.pixel_unshuffle(patches, patch_size // ctx.side)
     if ctx.saved_tensors:
         patches = patches[ctx.saved_tensors[0]]
-    return patches, *[None] * 8
+    return list(patches.split(ctx.counts)), *[None] * 10
 
 
 torch.library.register_autograd("enaf_ext::unfold_patches", _backward_unfold, setup_context=_setup_unfold)

@@ -6,6 +6,8 @@ They check nothing and are never a silent fallback.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -93,14 +95,16 @@ def route_exits(exit_index: Tensor, num_exits: int) -> tuple[Tensor, Tensor]:
 
 
 def fold_patches(
-    patches: Tensor,
+    patches: Tensor | Sequence[Tensor],
     grid: PatchGrid,
     order: Tensor | None = None,
     *,
     batch: int = 1,
+    rows: tuple[int, int] | None = None,
     window: str = "average",
     dtype: torch.dtype | None = None,
 ) -> Tensor:
+    patches = patches if isinstance(patches, Tensor) else torch.cat(list(patches))
     exact = patches.double() if patches.dtype == torch.float64 else patches.float()
     if exact.shape[3] != grid.patch_size:
         exact = F.pixel_shuffle(exact, grid.patch_size // exact.shape[3])
@@ -115,7 +119,8 @@ def fold_patches(
             weight_x = _weights(col, grid.cols, grid, window, placed)
             weighted = (weight_y[:, None] * weight_x) * placed[b * grid.num_patches + n]
             total[b, :, y : y + grid.patch_size, x : x + grid.patch_size] += weighted
-    result = total[:, :, : grid.height, : grid.width]
+    top, bottom = rows or (0, grid.height)
+    result = total[:, :, top:bottom, : grid.width]
     dtype = dtype or patches.dtype
     if dtype in _MAX:
         return (result.nan_to_num(0).clamp(0, 1) * _MAX[dtype]).round().to(dtype).contiguous()

@@ -88,6 +88,46 @@ def test_batch_changes_no_bit(window: str, device: torch.device) -> None:
         assert torch.equal(together[b : b + 1], ops.fold_patches(part, grid, window=window))
 
 
+@pytest.mark.parametrize("window", ops.WINDOWS)
+@pytest.mark.parametrize("case", CASES)
+def test_parts_and_rows(case: Case, window: str, device: torch.device) -> None:
+    for scale, layout in ((4, "channels_last"), (3, "channels_last"), (1, "contiguous")):
+        patches = patches_of(case, scale, torch.float32, device, layout)
+        grid, order = case.grid.scaled(scale), torch.randperm(case.count, device=device)
+        for dtype in RESULTS:
+            options = {"batch": case.batch, "window": window, "dtype": dtype}
+            whole = ops.fold_patches(patches, grid, order, **options)
+            for parts in ([patches], [part.clone() for part in patches.split(3)]):
+                assert torch.equal(ops.fold_patches(parts, grid, order, **options), whole)
+            for rows in ((0, grid.height // 2), (grid.height // 3, grid.height), (grid.height // 2, grid.height // 2)):
+                some = ops.fold_patches(patches, grid, order, rows=rows, **options)
+                assert torch.equal(some, whole[:, :, slice(*rows)])
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16, torch.float16, torch.float32])
+@pytest.mark.parametrize(
+    ("height", "width", "patch", "overlap"), [(60, 70, 16, 4), (16, 16, 16, 8), (45, 33, 8, 4), (7, 9, 8, 0)]
+)
+def test_what_one_patch_covers_is_the_patch(
+    height: int, width: int, patch: int, overlap: int, dtype: torch.dtype, device: torch.device
+) -> None:
+    """Where there is nothing to blend, nothing is done to the values but the conversion."""
+    for scale in (2, 4):
+        grid = PatchGrid(height, width, patch, overlap).scaled(scale)
+        shape = (grid.num_patches, 3 * scale * scale, patch, patch)
+        patches = (torch.rand(shape, device=device) * 1.4 - 0.2).contiguous(memory_format=torch.channels_last)
+        patches[0, 0, 0, 0] = float("nan")
+        expected = reference.fold_patches(patches, grid, dtype=dtype)
+        assert_close(ops.fold_patches(patches, grid, dtype=dtype).nan_to_num(), expected.nan_to_num())
+
+
+def test_parts_of_other_layouts(device: torch.device) -> None:
+    grid = PatchGrid(20, 20, 8, 2)
+    patches = torch.rand(grid.num_patches, 3, 8, 8, device=device)
+    parts = [patches[:5], patches[5:].contiguous(memory_format=torch.channels_last)]
+    assert torch.equal(ops.fold_patches(parts, grid), ops.fold_patches(patches, grid))
+
+
 def test_threads_and_instruction_sets_change_no_bit() -> None:
     program = """
 import os, sys, hashlib, torch
@@ -119,7 +159,9 @@ def test_opcheck(device: torch.device) -> None:
     order = torch.randperm(count, device=device)
     for dtype, named, result in ((torch.float32, order, torch.float32), (torch.bfloat16, None, torch.uint8)):
         patches = torch.rand(count, 12, 8, 8, device=device).to(dtype).requires_grad_(result == dtype)
-        arguments = (patches, named, 2, grid.height, grid.width, grid.patch_size, grid.overlap, 1, result)
+        parts = list(patches.split(5))
+        size = (grid.height, grid.width, grid.patch_size, grid.overlap, 4, grid.height - 2)
+        arguments = (parts, named, 2, *size, 1, result)
         torch.library.opcheck(torch.ops.enaf_ext.fold_patches.default, arguments)
 
 
@@ -136,6 +178,14 @@ def test_gradcheck(case: Case, window: str, device: torch.device) -> None:
             return ops.fold_patches(x, case.grid.scaled(scale), named, batch=case.batch, window=window)
 
         assert torch.autograd.gradcheck(fold, patches)
+
+        def fold_some(x: torch.Tensor, scale: int = scale, named: torch.Tensor | None = named) -> torch.Tensor:
+            rows = (1, case.grid.height * scale)
+            return ops.fold_patches(
+                x.split(2), case.grid.scaled(scale), named, batch=case.batch, window=window, rows=rows
+            )
+
+        assert torch.autograd.gradcheck(fold_some, patches)
     assert torch.autograd.gradgradcheck(fold, patches)
 
 
@@ -210,6 +260,16 @@ PATCHES = torch.zeros(4, 3, 4, 4)
             RuntimeError,
             "fold_patches: order: expected a permutation, got 1 twice",
         ),
+        ([], None, {}, ValueError, "patches: expected at least one tensor, got none"),
+        (
+            [PATCHES[:2], PATCHES[2:].double()],
+            None,
+            {},
+            ValueError,
+            r"patches: expected parts of one dtype, device and shape, got torch.float32 \(2, 3, 4, 4\) on cpu and torch.float64",
+        ),
+        (PATCHES, None, {"rows": (3, 9)}, ValueError, r"rows: expected 0 <= top <= bottom <= 8, got \(3, 9\)"),
+        (PATCHES, None, {"rows": (3, 2)}, ValueError, r"rows: expected 0 <= top <= bottom <= 8, got \(3, 2\)"),
         (PATCHES, None, {"window": "hann"}, ValueError, "window: expected one of average, linear, sum, got 'hann'"),
         (
             PATCHES,

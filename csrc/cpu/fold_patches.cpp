@@ -23,15 +23,40 @@ struct Plan {
   PatchGrid grid;
   Window window;
   int32_t channels;
-  int32_t scale;                 // s: pixels of the patches' rows come from s * s channels (1: the patches are images)
-  std::vector<int64_t> inverse;  // grid index -> patch, empty for the identity
-  std::vector<A> weights;        // of a patch's columns: [has a right neighbour][has a left neighbour][x]
+  int32_t scale;           // s: pixels of the patches' rows come from s * s channels (1: the patches are images)
+  int32_t top, bottom;     // rows of the images that are wanted
+  std::vector<A> weights;  // of a patch's columns: [has a right neighbour][has a left neighbour][x]
 
   const A* column_weights(int32_t col) const {
     const int32_t variant = 2 * (col + 1 < grid.cols.count) + (col > 0);
     return weights.data() + static_cast<int64_t>(variant) * grid.cols.patch;
   }
 };
+
+// The patches of all parts, where each index of the grid finds its own.
+template <typename In>
+struct Patches {
+  std::vector<const In*> first;  // value of each grid index's patch
+  int64_t channel, row, pixel;   // strides
+
+  const In* at(int64_t index, int64_t c, int64_t y) const { return first[index] + c * channel + y * row; }
+};
+
+template <typename In>
+Patches<In> placed_patches(const std::vector<Tensor>& parts, const std::optional<Tensor>& order, int64_t count) {
+  const Tensor& any = parts.front();
+  Patches<In> patches{std::vector<const In*>(count), any.stride(1), any.stride(2), any.stride(3)};
+  const Tensor indices = order.has_value() ? checked_permutation("fold_patches", *order, any, count) : any;
+  const auto* index = order.has_value() ? static_cast<const int64_t*>(indices.const_data_ptr()) : nullptr;
+  int64_t k = 0;
+  for (const Tensor& part : parts) {
+    const In* data = static_cast<const In*>(part.const_data_ptr());
+    for (int64_t n = 0; n < part.size(0); ++n, ++k) {
+      patches.first[index == nullptr ? k : index[k]] = data + n * part.stride(0);
+    }
+  }
+  return patches;
+}
 
 template <typename A>
 std::vector<A> column_weights(const PatchGrid& grid, Window window) {
@@ -95,8 +120,8 @@ inline void blend_stretch(A* __restrict out, const In* __restrict in, int64_t pi
 // Output rows [y_begin, y_end) of one image; channel c of row y begins at rows[c * channel_step + (y - y_begin) *
 // width].
 template <int S, typename In, typename A>
-inline void fold_rows(const View4<const In>& patches, const Plan<A>& plan, int64_t image, int32_t y_begin,
-                      int32_t y_end, std::vector<AxisBlend<A>>& blends, A* rows, int64_t channel_step) {
+inline void fold_rows(const Patches<In>& patches, const Plan<A>& plan, int64_t image, int32_t y_begin, int32_t y_end,
+                      std::vector<AxisBlend<A>>& blends, A* rows, int64_t channel_step) {
   const PatchGrid& grid = plan.grid;
   const int32_t scale = S > 0 ? S : plan.scale;
   const int32_t width = grid.cols.size;
@@ -107,7 +132,6 @@ inline void fold_rows(const View4<const In>& patches, const Plan<A>& plan, int64
   for (int32_t row = blends[0].first; row < bottom.first + bottom.count; ++row) {
     for (int32_t col = 0; col < grid.cols.count; ++col) {
       const int64_t index = image * grid.num_patches() + static_cast<int64_t>(row) * grid.cols.count + col;
-      const int64_t patch = plan.inverse.empty() ? index : plan.inverse[index];
       const int32_t x0 = grid.cols.origin(col);
       const int32_t inside = std::min(grid.cols.patch, width - x0);
       const int32_t shared = col > 0 ? std::min(grid.cols.overlap(), inside) : 0;
@@ -120,10 +144,10 @@ inline void fold_rows(const View4<const In>& patches, const Plan<A>& plan, int64
         const A row_weight = blend.weight[row - blend.first];
         const int32_t local = y - grid.rows.origin(row);
         for (int32_t c = 0; c < plan.channels; ++c) {
-          const In* in = &patches.at(patch, (c * scale + local % scale) * scale, local / scale, 0);
+          const In* in = patches.at(index, (c * scale + local % scale) * scale, local / scale);
           A* out = rows + c * channel_step + static_cast<int64_t>(y - y_begin) * width + x0;
-          const int64_t pixel = patches.stride[3];
-          const int64_t phase = patches.stride[1];
+          const int64_t pixel = patches.pixel;
+          const int64_t phase = patches.channel;
           // The first patch row to reach a pixel from the left stores; whatever comes after adds.
           if (row == blend.first) {
             blend_stretch<S, true>(out, in, pixel, phase, scale, weights, row_weight, 0, shared);
@@ -137,40 +161,88 @@ inline void fold_rows(const View4<const In>& patches, const Plan<A>& plan, int64
   }
 }
 
-// Sums to pixels of the result's dtype.
+// Sums to pixels of the result's dtype: a row of them, or blocks of `scale` that lie `step` apart.
 template <typename A>
-using Finish = std::function<void(const A* sums, int64_t offset, int64_t count)>;
+struct Finish {
+  std::function<void(const A* sums, int64_t offset, int64_t count)> row;
+  std::function<void(const A* sums, int64_t step, int64_t offset, int64_t blocks)> blocks;
+};
+
+// The same for rows that one row of patches covers, where it is channels_last before its pixel shuffle: what a single
+// patch covers is finished straight from it.
+template <int S, typename In>
+inline void fold_lone_rows(const Patches<In>& patches, const Plan<In>& plan, int64_t image, int32_t row,
+                           int32_t y_begin, int32_t y_end, std::vector<In>& sums, int64_t offset, int64_t plane,
+                           const Finish<In>& finish) {
+  const PatchGrid& grid = plan.grid;
+  const int32_t overlap = grid.cols.overlap();
+  for (int32_t col = 0; col < grid.cols.count; ++col) {
+    const int64_t index = image * grid.num_patches() + static_cast<int64_t>(row) * grid.cols.count + col;
+    const int32_t x0 = grid.cols.origin(col);
+    const int32_t inside = std::min(grid.cols.patch, grid.cols.size - x0);
+    const int32_t shared = col > 0 ? std::min(overlap, inside) : 0;
+    const int32_t alone = col + 1 < grid.cols.count ? grid.cols.stride : inside;
+    for (int32_t y = y_begin; y < y_end; ++y) {
+      const int32_t local = y - grid.rows.origin(row);
+      for (int32_t c = 0; c < plan.channels; ++c) {
+        const int64_t channel = static_cast<int64_t>(c * S + local % S) * S;
+        const In* in = patches.at(index, channel, local / S);
+        const int64_t to = offset + c * plane + static_cast<int64_t>(y - y_begin) * grid.cols.size + x0;
+        if (shared > 0) {
+          const In* before = patches.at(index - 1, channel, local / S) + grid.cols.stride / S * patches.pixel;
+          const In* weights = plan.column_weights(col - 1) + grid.cols.stride;
+          blend_stretch<S, false>(sums.data(), before, patches.pixel, 1, S, weights, In(1), 0, shared);
+          blend_stretch<S, true>(sums.data(), in, patches.pixel, 1, S, plan.column_weights(col), In(1), 0, shared);
+          finish.row(sums.data(), to, shared);
+        }
+        finish.blocks(in + shared / S * patches.pixel, patches.pixel, to + shared, (alone - shared) / S);
+      }
+    }
+  }
+}
 
 // In place if the result has the dtype of the sums (`images` given), through a band of rows and `finish` otherwise.
 template <int S, typename In, typename A>
-void fold(const Tensor& patches, const Plan<A>& plan, int64_t batch, A* images, const Finish<A>& finish) {
-  const auto view = const_view<In>(patches);
-  const int32_t height = plan.grid.rows.size;
+void fold(const Patches<In>& patches, const Plan<A>& plan, int64_t batch, A* images, const Finish<A>& finish) {
+  const int32_t height = plan.bottom - plan.top;
   const int32_t width = plan.grid.cols.size;
   const int64_t plane = static_cast<int64_t>(height) * width;
   const int32_t band = plan.scale > 1 ? plan.scale : 8;  // rows at a time: enough to pay for finding their patches
   const int64_t bands = (height + band - 1) / band;
+  const auto whole = [&](const PatchAxis& axis) {  // pixels of patches, and the edges between them
+    return axis.size % plan.scale == 0 && axis.stride % plan.scale == 0;
+  };
+  const bool blocks = std::is_same_v<In, A> && S > 1 && images == nullptr && patches.channel == 1 &&
+                      plan.top % plan.scale == 0 && height % plan.scale == 0 && whole(plan.grid.rows) &&
+                      whole(plan.grid.cols);
   torch::stable::parallel_for(0, batch * bands, 1, [&](int64_t begin, int64_t end) {
     const int64_t step = static_cast<int64_t>(band) * width;
     std::vector<AxisBlend<A>> blends(band);
     std::vector<A> sums(images != nullptr ? 0 : plan.channels * step);
     for (int64_t k = begin; k < end; ++k) {
       const int64_t image = k / bands;
-      const int32_t y_begin = static_cast<int32_t>(k % bands) * band;
-      const int32_t y_end = std::min(height, y_begin + band);
-      const int64_t first = image * plan.channels * plane + static_cast<int64_t>(y_begin) * width;
+      const int32_t y_begin = plan.top + static_cast<int32_t>(k % bands) * band;
+      const int32_t y_end = std::min(plan.bottom, y_begin + band);
+      const int64_t first = image * plan.channels * plane + static_cast<int64_t>(y_begin - plan.top) * width;
+      if constexpr (std::is_same_v<In, A> && S > 1) {
+        const Cover cover = plan.grid.rows.cover(y_begin);
+        if (blocks && cover.count == 1) {
+          fold_lone_rows<S>(patches, plan, image, cover.first, y_begin, y_end, sums, first, plane, finish);
+          continue;
+        }
+      }
       A* rows = images != nullptr ? images + first : sums.data();
       const int64_t channel_step = images != nullptr ? plane : step;
-      vectorised([&] { fold_rows<S>(view, plan, image, y_begin, y_end, blends, rows, channel_step); });
+      vectorised([&] { fold_rows<S>(patches, plan, image, y_begin, y_end, blends, rows, channel_step); });
       for (int32_t c = 0; c < plan.channels && images == nullptr; ++c) {
-        finish(sums.data() + c * step, first + c * plane, static_cast<int64_t>(y_end - y_begin) * width);
+        finish.row(sums.data() + c * step, first + c * plane, static_cast<int64_t>(y_end - y_begin) * width);
       }
     }
   });
 }
 
 template <typename In, typename A>
-void fold(const Tensor& patches, const Plan<A>& plan, const Tensor& images) {
+void fold(const Patches<In>& patches, const Plan<A>& plan, const Tensor& images) {
   A* in_place = nullptr;
   Finish<A> finish;
   dispatch(PixelTypes{}, images.scalar_type(), "fold_patches: dtype", [&](auto type) {
@@ -179,8 +251,20 @@ void fold(const Tensor& patches, const Plan<A>& plan, const Tensor& images) {
     if constexpr (std::is_same_v<Out, A>) {
       in_place = out;
     } else {
-      finish = [out](const A* sums, int64_t offset, int64_t count) {
+      finish.row = [out](const A* sums, int64_t offset, int64_t count) {
         vectorised([&] { finish_row(out + offset, sums, count); });
+      };
+      finish.blocks = [out, scale = plan.scale](const A* sums, int64_t step, int64_t offset, int64_t blocks) {
+        vectorised([&] {
+          switch (scale) {
+            case 2:
+              return finish_blocks<2>(out + offset, sums, step, blocks);
+            case 3:
+              return finish_blocks<3>(out + offset, sums, step, blocks);
+            case 4:
+              return finish_blocks<4>(out + offset, sums, step, blocks);
+          }
+        });
       };
     }
   });
@@ -201,22 +285,26 @@ void fold(const Tensor& patches, const Plan<A>& plan, const Tensor& images) {
   fold<0, In>(patches, plan, batch, in_place, finish);
 }
 
-Tensor fold_patches_cpu(const Tensor& patches, const std::optional<Tensor>& order, int64_t batch, int64_t height,
-                        int64_t width, int64_t patch_size, int64_t overlap, int64_t window, ScalarType dtype) {
+Tensor fold_patches_cpu(std::vector<Tensor> patches, std::optional<Tensor> order, int64_t batch, int64_t height,
+                        int64_t width, int64_t patch_size, int64_t overlap, int64_t top, int64_t bottom, int64_t window,
+                        ScalarType dtype) {
   const PatchGrid grid = checked_grid("fold_patches", height, width, patch_size, overlap);
-  const int64_t scale = checked_fold_scale(patches, grid, batch, window);
-  const int64_t channels = patches.size(1) / (scale * scale);
-  const Tensor images = empty_on(patches, {batch, channels, height, width}, dtype);
-  dispatch(FloatTypes{}, patches.scalar_type(), "fold_patches: patches", [&](auto in) {
+  const int64_t scale = checked_fold_scale(patches, grid, batch, top, bottom, window);
+  const Tensor& any = patches.front();
+  const int64_t channels = any.size(1) / (scale * scale);
+  const Tensor images = empty_on(any, {batch, channels, bottom - top, width}, dtype);
+  dispatch(FloatTypes{}, any.scalar_type(), "fold_patches: patches", [&](auto in) {
     using In = typename decltype(in)::type;
     using A = Accumulator<In>;
     const Window kind = static_cast<Window>(window);
-    Plan<A> plan{
-        grid, kind, static_cast<int32_t>(channels), static_cast<int32_t>(scale), {}, column_weights<A>(grid, kind)};
-    if (order.has_value()) {
-      plan.inverse = inverse_order("fold_patches", *order, patches, batch * grid.num_patches());
-    }
-    fold<In>(patches, plan, images);
+    const Plan<A> plan{grid,
+                       kind,
+                       static_cast<int32_t>(channels),
+                       static_cast<int32_t>(scale),
+                       static_cast<int32_t>(top),
+                       static_cast<int32_t>(bottom),
+                       column_weights<A>(grid, kind)};
+    fold<In>(placed_patches<In>(patches, order, batch * grid.num_patches()), plan, images);
   });
   return images;
 }

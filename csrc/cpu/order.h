@@ -21,17 +21,17 @@ inline Tensor checked_order(const char* op, const Tensor& order, const Tensor& b
   return contiguous;
 }
 
-// For each grid index the position in `order` that names it, which exists and is the only one.
-inline std::vector<int64_t> inverse_order(const char* op, const Tensor& order, const Tensor& beside, int64_t count) {
+// `order` contiguous, known to name each of `count` indices once.
+inline Tensor checked_permutation(const char* op, const Tensor& order, const Tensor& beside, int64_t count) {
   const Tensor contiguous = checked_order(op, order, beside, count);
   ENAF_CHECK(contiguous.numel() == count, op, ": order: expected ", count, " indices, got ", contiguous.numel());
   const int64_t* values = static_cast<const int64_t*>(contiguous.const_data_ptr());
-  std::vector<int64_t> inverse(count, -1);
+  std::vector<bool> seen(count, false);
   for (int64_t k = 0; k < count; ++k) {
-    ENAF_CHECK(inverse[values[k]] < 0, op, ": order: expected a permutation, got ", values[k], " twice");
-    inverse[values[k]] = k;
+    ENAF_CHECK(!seen[values[k]], op, ": order: expected a permutation, got ", values[k], " twice");
+    seen[values[k]] = true;
   }
-  return inverse;
+  return contiguous;
 }
 
 }  // namespace enaf

@@ -23,42 +23,61 @@ Tensor launch_invert_order(const Tensor& order) {
 
 template <int V, typename Out, typename In>
 void launch_fold(const View4<const In>& patches, const int64_t* place_of, const PatchGrid& grid, Window window,
-                 int32_t scale, const Tensor& image) {
+                 int32_t scale, int32_t top, const Tensor& image) {
   dim3 blocks, threads;
-  fold_shape(image.size(0), grid.rows.size, grid.cols.size, V, blocks, threads);
+  fold_shape(image.size(0), image.size(2), grid.cols.size, V, blocks, threads);
   fold_kernel<V><<<blocks, threads, 0, current_stream(image)>>>(
       patches, place_of, grid, window, scale, static_cast<int32_t>(image.size(0)), static_cast<int32_t>(image.size(1)),
-      static_cast<Out*>(image.mutable_data_ptr()));
+      top, static_cast<int32_t>(image.size(2)), static_cast<Out*>(image.mutable_data_ptr()));
   ENAF_CHECK_LAUNCH();
 }
 
 template <typename Out, typename In>
 void launch_fold_of_run(const View4<const In>& patches, const int64_t* place_of, const PatchGrid& grid, Window window,
-                        int32_t scale, const Tensor& image) {
+                        int32_t scale, int32_t top, const Tensor& image) {
   if constexpr (!std::is_same_v<In, double> && !std::is_same_v<Out, double>) {
     switch (fold_run(patches, grid, scale)) {
       case 4:
-        return launch_fold<4, Out>(patches, place_of, grid, window, scale, image);
+        return launch_fold<4, Out>(patches, place_of, grid, window, scale, top, image);
       case 2:
-        return launch_fold<2, Out>(patches, place_of, grid, window, scale, image);
+        return launch_fold<2, Out>(patches, place_of, grid, window, scale, top, image);
       default:
         break;
     }
   }
-  launch_fold<1, Out>(patches, place_of, grid, window, scale, image);
+  launch_fold<1, Out>(patches, place_of, grid, window, scale, top, image);
 }
 
-Tensor fold_patches_cuda(const Tensor& patches, const std::optional<Tensor>& order, int64_t batch, int64_t height,
-                         int64_t width, int64_t patch_size, int64_t overlap, int64_t window, ScalarType dtype) {
-  const PatchGrid grid = checked_grid("fold_patches", height, width, patch_size, overlap);
-  const int64_t scale = checked_fold_scale(patches, grid, batch, window);
-  if (order.has_value()) {
-    check_index("fold_patches", "order", *order, patches);
-    ENAF_CHECK(order->numel() == patches.size(0), "fold_patches: order: expected ", patches.size(0), " indices, got ",
-               order->numel());
+// The parts behind one another in memory. A copy of the patches more, unless there is only one part.
+Tensor joined(const std::vector<Tensor>& parts, int64_t count) {
+  const Tensor& first = parts.front();
+  if (parts.size() == 1) {
+    return first;
   }
-  const DeviceGuard guard(patches.get_device_index());
-  const Tensor image = empty_on(patches, {batch, patches.size(1) / (scale * scale), height, width}, dtype);
+  const int64_t width = first.size(3);
+  const bool channels_last = first.stride(1) == 1 && (width == 1 || first.stride(3) == first.size(1));
+  const Tensor all = empty_on(first, {count, first.size(1), first.size(2), width}, first.scalar_type(), channels_last);
+  int64_t filled = 0;
+  for (const Tensor& part : parts) {
+    torch::stable::copy_(torch::stable::narrow(all, 0, filled, part.size(0)), part);
+    filled += part.size(0);
+  }
+  return all;
+}
+
+Tensor fold_patches_cuda(std::vector<Tensor> parts, std::optional<Tensor> order, int64_t batch, int64_t height,
+                         int64_t width, int64_t patch_size, int64_t overlap, int64_t top, int64_t bottom,
+                         int64_t window, ScalarType dtype) {
+  const PatchGrid grid = checked_grid("fold_patches", height, width, patch_size, overlap);
+  const int64_t scale = checked_fold_scale(parts, grid, batch, top, bottom, window);
+  const int64_t count = batch * grid.num_patches();
+  if (order.has_value()) {
+    check_index("fold_patches", "order", *order, parts.front());
+    ENAF_CHECK(order->numel() == count, "fold_patches: order: expected ", count, " indices, got ", order->numel());
+  }
+  const DeviceGuard guard(parts.front().get_device_index());
+  const Tensor patches = joined(parts, count);
+  const Tensor image = empty_on(patches, {batch, patches.size(1) / (scale * scale), bottom - top, width}, dtype);
   std::optional<Tensor> place_of;
   if (order.has_value() && order->numel() > 0) {
     place_of = launch_invert_order(torch::stable::contiguous(*order));
@@ -68,8 +87,9 @@ Tensor fold_patches_cuda(const Tensor& patches, const std::optional<Tensor>& ord
     using In = typename decltype(in)::type;
     dispatch(PixelTypes{}, dtype, "fold_patches: dtype", [&](auto out) {
       if (image.numel() > 0) {
-        launch_fold_of_run<typename decltype(out)::type>(
-            const_view<In>(patches), places, grid, static_cast<Window>(window), static_cast<int32_t>(scale), image);
+        launch_fold_of_run<typename decltype(out)::type>(const_view<In>(patches), places, grid,
+                                                         static_cast<Window>(window), static_cast<int32_t>(scale),
+                                                         static_cast<int32_t>(top), image);
       }
     });
   });

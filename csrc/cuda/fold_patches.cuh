@@ -55,13 +55,13 @@ __global__ void __launch_bounds__(fold_threads)
 }
 
 // patches: (B*N, C*scale*scale, patch/scale, patch/scale) of any strides; place_of: (B*N,) or null for the grid's own
-// order; out: (B, C, H, W) contiguous.
+// order; out: rows [top, top + out_rows) of (B, C, H, W), contiguous.
 template <int V, typename Out, typename In>
 __global__ void __launch_bounds__(fold_threads, 3)
     fold_kernel(View4<const In> patches, const int64_t* __restrict__ place_of, PatchGrid grid, Window window,
-                int32_t scale, int32_t batch, int32_t channels, Out* __restrict__ out) {
+                int32_t scale, int32_t batch, int32_t channels, int32_t top, int32_t out_rows, Out* __restrict__ out) {
   using A = Accumulator<In>;
-  const int64_t height = grid.rows.size;
+  const int64_t height = out_rows;
   const int64_t width = grid.cols.size;
   const uint32_t size = static_cast<uint32_t>(scale);  // division is cheaper without a sign
   const bool whole_runs = width % V == 0;
@@ -70,7 +70,7 @@ __global__ void __launch_bounds__(fold_threads, 3)
   for (int32_t image = static_cast<int32_t>(blockIdx.z); image < batch; image += static_cast<int32_t>(gridDim.z)) {
     for (int64_t row = static_cast<int64_t>(blockIdx.y) * blockDim.y + threadIdx.y; row < height;
          row += static_cast<int64_t>(gridDim.y) * blockDim.y) {
-      const int32_t y = static_cast<int32_t>(row);
+      const int32_t y = top + static_cast<int32_t>(row);
       const AxisBlend<A> down = axis_blend<A>(grid.rows, y, window);
       int64_t offset_y[2];
 #pragma unroll
@@ -113,7 +113,7 @@ __global__ void __launch_bounds__(fold_threads, 3)
           }
         }
 
-        Out* target = out + (static_cast<int64_t>(image) * channels * height + y) * width + x;
+        Out* target = out + (static_cast<int64_t>(image) * channels * height + row) * width + x;
         for (int32_t c = 0; c < channels; ++c) {
           A sum[V] = {};
 #pragma unroll

@@ -87,20 +87,19 @@ class Estimator(nn.Module, ABC):
         """Patches with their margin (N, 3, P + 2*margin, P + 2*margin), values in [0, 1] -> PSNR (N, E) in dB."""
         return self.readout(self.features(lr).mean(dim=(2, 3)))
 
-    def on_grid(self, image: Tensor, grid: PatchGrid) -> Tensor:
+    def on_grid(self, image: Tensor, grid: PatchGrid, above: int = 0, below: int = 0) -> Tensor:
         """Estimates for every patch of a grid.
 
         Args:
-            image: (B, 3, H, W), floating, values in [0, 1].
-            grid: over ``image``; any patch size and overlap. Where both are multiples of 4 the map is computed once.
+            image: (B, 3, above + H + below, W), floating, values in [0, 1].
+            grid: over the H rows; any patch size and overlap. Where both are multiples of 4 the map is computed once.
+            above, below: rows that the image has beyond the grid, 0 to ``margin``; where there are fewer than ``margin``,
+                the outermost row is repeated.
 
         Returns:
             (B*N, E) in dB, image-major, then row-major. Equal to ``forward`` on the patches up to float rounding.
         """
-        bottom, right = grid.padded_height - grid.height, grid.padded_width - grid.width
-        m = self.margin
-        padded = F.pad(image, (m, right + m, m, bottom + m), mode="replicate")
-        padded = padded.contiguous(memory_format=torch.channels_last)
+        m, padded = self.margin, self.padded(image, grid, above, below)
         if grid.patch_size % CELL or grid.stride % CELL:
             return self._on_odd_grid(padded, grid)
         rows = max(1, BAND // (grid.stride * padded.shape[3]))  # of patches whose features are alive at once
@@ -111,6 +110,12 @@ class Estimator(nn.Module, ABC):
             bands.append(F.avg_pool2d(self.features(band), grid.patch_size // CELL, grid.stride // CELL))
         pooled = torch.cat(bands, dim=2)
         return self.readout(pooled.permute(0, 2, 3, 1).reshape(-1, pooled.shape[1]))
+
+    def padded(self, image: Tensor, grid: PatchGrid, above: int = 0, below: int = 0) -> Tensor:
+        """The image with ``margin`` pixels on every side and whole patches, channels_last; arguments as for ``on_grid``."""
+        m, bottom, right = self.margin, grid.padded_height - grid.height, grid.padded_width - grid.width
+        padded = F.pad(image, (m, right + m, m - above, bottom + m - below), mode="replicate")
+        return padded.contiguous(memory_format=torch.channels_last)
 
     def _on_odd_grid(self, padded: Tensor, grid: PatchGrid) -> Tensor:
         """Patches one by one, cut to whole cells, where patches do not begin and end on cells."""

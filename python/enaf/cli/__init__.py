@@ -18,6 +18,8 @@ SUBCOMMANDS = (
     "train",
     "eval",
     "import_",
+    "bench",
+    "calibrate",
     "doctor",
 )
 """Modules; a command whose name is a Python keyword has an underscore behind it there."""

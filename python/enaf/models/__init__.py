@@ -4,10 +4,19 @@
 from importlib import import_module
 from pkgutil import iter_modules
 
-from .multi_exit import MultiExitNetwork, bicubic, channels_last
+from .multi_exit import Module, MultiExitNetwork, SubPixelTransposedConvolution, bicubic, channels_last
 from .registry import backbone_names, create_backbone, register_backbone
 
 for _module in iter_modules(__path__):
     import_module(f"{__name__}.{_module.name}")
 
-__all__ = ["MultiExitNetwork", "backbone_names", "bicubic", "channels_last", "create_backbone", "register_backbone"]
+__all__ = [
+    "Module",
+    "MultiExitNetwork",
+    "SubPixelTransposedConvolution",
+    "backbone_names",
+    "bicubic",
+    "channels_last",
+    "create_backbone",
+    "register_backbone",
+]

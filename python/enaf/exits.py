@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every patch through the network to its own exit, and no further."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from enaf_ext import ops
+from enaf_ext.grid import PatchGrid
+
+from .models import MultiExitNetwork
+
+
+def run_exits(
+    network: MultiExitNetwork, rgb: Tensor, grid: PatchGrid, order: Tensor, running: list[int], batch: int
+) -> list[Tensor]:
+    """Every patch's result, as the network's tails leave it.
+
+    Args:
+        network: prepared for its device and dtype.
+        rgb: (B, 3, H, W), an image of any dtype.
+        grid: over ``rgb``.
+        order: (M,) int64, patches by descending exit, as ``ops.route_exits`` gives them.
+        running: E+1 integers, how many patches reach each depth.
+        batch: patches that a convolution sees at once.
+
+    Returns:
+        Tensors of the network's dtype, channels_last, that together hold M patches in the order of ``order``: where they were
+        made, because a copy into one would cost as much as their blend.
+    """
+    dtype = next(network.parameters()).dtype
+    parts: list[Tensor] = []
+    for start in range(0, running[1], batch):
+        stop = min(start + batch, running[1])
+        features = lr = ops.gather_patches(rgb, grid, order[start:stop], dtype=dtype, channels_last=True)
+        leaving: list[Tensor] = []
+        for depth in range(1, network.num_exits):
+            active = min(running[depth], stop) - start
+            if active <= 0:
+                break
+            features = network.stage(depth, features[:active])
+            staying = max(0, min(running[depth + 1], stop) - start)
+            if staying < active:
+                leaving.append(network.tail(depth, features[staying:], lr[staying:active]))
+        parts += reversed(leaving)  # who stays longest comes first
+    if running[1] < running[0]:
+        bicubic = ops.bicubic_patches(
+            rgb, grid, order[running[1] :], network.scale, dtype=dtype, channels_last=True, shuffled=network.shuffled
+        )
+        parts.append(bicubic)
+    return parts
+
+
+def redo_overflows(
+    exact: MultiExitNetwork,
+    rgb: Tensor,
+    grid: PatchGrid,
+    order: Tensor,
+    running: list[int],
+    batch: int,
+    parts: list[Tensor],
+) -> None:
+    """Runs the patches again in float32 that half precision left with a value that is not finite.
+
+    Args:
+        exact: the same network in float32.
+        parts: results in half precision, mended in place. The rest as for ``run_exits``.
+
+    Waits for the device once: to learn that there are none.
+    """
+    finite = torch.cat([part.sum(dim=(1, 2, 3), dtype=torch.float32).isfinite() for part in parts])
+    chosen = (~finite).nonzero().flatten()
+    if len(chosen) == 0:
+        return
+    reached = [int((chosen < count).sum()) for count in running]
+    again = torch.cat(run_exits(exact, rgb, grid, order[chosen], reached, batch))
+    again = again.clamp_(0, 1).to(parts[0].dtype)  # as every result is in the end
+    first = 0
+    for part in parts:
+        here = (chosen >= first) & (chosen < first + len(part))
+        part[chosen[here] - first] = again[here]
+        first += len(part)

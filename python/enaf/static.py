@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The full network over a whole image without routing: the best honest alternative, and what routing must beat."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from .models import MultiExitNetwork
+
+FEATURE_BYTES = 512 << 20
+"""The largest feature map in memory: whole images up to 1920x1080 for networks with 64 channels."""
+LEAST_ROWS = 16
+RESAMPLING = 2
+"""LR pixels to each side that the interpolated input reaches, which some tails add."""
+
+
+class StaticNetwork:
+    """The full exit over strips of rows that overlap by what the network sees, so that no pixel knows of them.
+
+    Args:
+        network: prepared for its device and dtype.
+    """
+
+    def __init__(self, network: MultiExitNetwork) -> None:
+        self.network = network
+        self.depth = network.num_exits - 1
+        self.trunk_reach, self.tail_reach, self.trunk_bytes, self.tail_bytes = _look(network)
+
+    def run(self, read: Callable[[int, int], Tensor], height: int, row_pixels: int) -> Iterator[tuple[int, Tensor]]:
+        """From top to bottom.
+
+        Args:
+            read: (top, bottom) -> (B, 3, bottom - top, W), in the network's dtype, values in [0, 1].
+            height: H of the images.
+            row_pixels: B * W, what one row of all images costs in memory.
+
+        Yields:
+            First SR row, and SR rows as the network's tail leaves them, not clamped.
+        """
+        reach = self.trunk_reach + self.tail_reach
+        for first, last in _strips(height, row_pixels * self.trunk_bytes):
+            top, bottom = max(0, first - reach), min(height, last + reach)
+            lr = read(top, bottom)
+            features = lr
+            for depth in range(1, self.depth + 1):
+                features = self.network.stage(depth, features)
+            for begin, end in _strips(last - first, row_pixels * self.tail_bytes):
+                yield (
+                    (first + begin) * self.network.scale,
+                    self._tail(features, lr, first - top + begin, first - top + end),
+                )
+
+    def _tail(self, features: Tensor, lr: Tensor, begin: int, end: int) -> Tensor:
+        """Result of LR rows [begin, end) of a strip."""
+        top, bottom = max(0, begin - self.tail_reach), min(lr.shape[2], end + self.tail_reach)
+        output = self.network.tail(self.depth, features[:, :, top:bottom], lr[:, :, top:bottom])
+        scale = output.shape[2] // (bottom - top)
+        return output[:, :, (begin - top) * scale : (end - top) * scale]
+
+
+def _strips(height: int, row_bytes: int) -> Iterator[tuple[int, int]]:
+    """[0, height) in equal strips whose features stay within ``FEATURE_BYTES``, or have ``LEAST_ROWS``."""
+    count = -(-height // max(LEAST_ROWS, FEATURE_BYTES // row_bytes))
+    for index in range(count):
+        yield height * index // count, height * (index + 1) // count
+
+
+@torch.inference_mode()
+def _look(network: MultiExitNetwork) -> tuple[int, int, int, int]:
+    """What the trunk and the tail of the full exit need: LR pixels that they see to each side, and bytes of the largest
+    feature map for an LR pixel. What is seen is the sum of all convolutions' reaches: right for a chain of them, and an
+    upper bound for branches."""
+    side, reach, largest = 16, 0.0, 1
+
+    def add(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        nonlocal reach, largest
+        largest = max(largest, output.numel() * output.element_size() // side**2)
+        if isinstance(layer, nn.Conv2d):
+            reach += layer.kernel_size[0] // 2 * side / inputs[0].shape[2]
+
+    weight = next(network.parameters())
+    features = lr = torch.zeros(1, 3, side, side, dtype=weight.dtype, device=weight.device)
+    handles = [layer.register_forward_hook(add) for layer in network.modules() if not list(layer.children())]
+    try:
+        for depth in range(1, network.num_exits):
+            features = network.stage(depth, features)
+        trunk_reach, trunk_bytes = math.ceil(reach), largest
+        reach, largest = 0.0, 1
+        network.tail(network.num_exits - 1, features, lr)
+        return trunk_reach, max(math.ceil(reach), RESAMPLING), trunk_bytes, largest
+    finally:
+        for handle in handles:
+            handle.remove()

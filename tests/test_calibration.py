@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Measured milliseconds: kept where they belong, read back, and what they decide."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import enaf_ext
+from enaf import calibration
+from enaf.calibration import Calibration, Setting
+from enaf.cli import main
+from enaf.image_io import write_image
+
+MEASURED = Calibration((0.5, 1.5, 2.0, 2.5), 0.001)
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache directory of the test's own, and milliseconds known beforehand."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(calibration, "measure", lambda *_: MEASURED)
+    return tmp_path
+
+
+def picture() -> torch.Tensor:
+    noise = torch.rand(3, 200, 228, generator=torch.Generator().manual_seed(0))
+    return (255 * (0.25 + 0.5 * torch.linspace(0, 1, 228) * noise)).to(torch.uint8)
+
+
+def test_is_kept_for_one_setting(cache: Path) -> None:
+    one = Setting("model", "cpu", "float32", 2, 32, 4)
+    calibration.keep(one, MEASURED)
+    assert calibration.load(one) == MEASURED
+    assert one.path.is_relative_to(cache)
+    for other in (
+        Setting("other", "cpu", "float32", 2, 32, 4),
+        Setting("model", "gpu", "float32", 2, 32, 4),
+        Setting("model", "cpu", "bfloat16", 2, 32, 4),
+        Setting("model", "cpu", "float32", 1, 32, 4),
+        Setting("model", "cpu", "float32", 2, 48, 4),
+    ):
+        assert calibration.load(other) is None
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", '{"patch_ms": 3, "static_ms": 1}', '{"patch_ms": ["x"], "static_ms": 1}']
+)
+def test_what_cannot_be_read_is_measured_again(cache: Path, content: str) -> None:
+    upscaler = enaf_ext.Upscaler()
+    assert upscaler.calibration() == MEASURED
+    (path,) = cache.rglob("*.json")
+    path.write_text(content)
+    assert enaf_ext.Upscaler().calibration() == MEASURED
+    assert content not in ("", path.read_text())[1:]
+
+
+def test_a_cache_that_cannot_be_written_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(blocked))
+    setting = Setting("model", "cpu", "float32", 2, 32, 4)
+    calibration.keep(setting, MEASURED)
+    assert calibration.load(setting) is None
+
+
+def test_fingerprint_knows_the_weights() -> None:
+    layer = torch.nn.Linear(2, 2)
+    before = calibration.fingerprint(layer)
+    assert calibration.fingerprint(layer) == before
+    layer.weight.data[0, 0] += 1
+    assert calibration.fingerprint(layer) != before
+
+
+def test_relative_and_share() -> None:
+    assert MEASURED.relative.tolist() == [0, 0.5, 0.75, 1]
+    assert [MEASURED.share(value) for value in (0.1, 0.5, 1.5, 9)] == [0, 0, 0.5, 1]
+
+
+def test_every_exit_is_timed_once_a_turn() -> None:
+    calls: list[int] = []
+    runs = [lambda index=index: calls.append(index) for index in range(4)]
+    measured = calibration.measure(runs[:3], runs[3], 10, 100)
+    assert calls == [0, 1, 2, 3] * (1 + calibration.REPEATS)
+    assert len(measured.patch_ms) == 3
+    assert all(value >= 0 for value in (*measured.patch_ms, measured.static_ms))
+
+
+def test_budget_in_milliseconds(cache: Path) -> None:
+    upscaler, lr = enaf_ext.Upscaler(), picture()
+    patches = 56
+    spent = []
+    for budget_ms in (30.0, 40.0, 60.0, 80.0):
+        _, info = upscaler(lr, budget_ms=budget_ms, return_info=True)
+        assert info.exit_index.numel() == patches
+        spent.append(MEASURED.routed(info.exit_index.flatten().bincount(minlength=4)))
+        assert info.static or spent[-1] <= budget_ms + 1e-6
+    assert spent == sorted(spent)
+    assert spent[0] > 0.5 * patches
+    with pytest.raises(ValueError, match="budget_ms: expected a finite number above 0, got 0"):
+        upscaler(lr, budget_ms=0)
+    with pytest.raises(ValueError, match="budget: expected None where budget_ms is given, got both"):
+        upscaler(lr, budget_ms=1, budget=0.5)
+
+
+def test_cost_in_milliseconds_decides(cache: Path) -> None:
+    lr = picture()
+    by_paper, by_time = (enaf_ext.Upscaler(cost=cost)(lr, 0.5, return_info=True)[1] for cost in ("paper", "ms"))
+    assert not torch.equal(by_paper.exit_index, by_time.exit_index)
+    with pytest.raises(ValueError, match="cost: expected 'paper', 'macs' or 'ms', got 'flops'"):
+        enaf_ext.Upscaler(cost="flops")
+
+
+def test_static_where_it_takes_less_time(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for static_ms, expected in ((1e-9, [0]), (1e9, [])):
+        monkeypatch.setattr(calibration, "measure", lambda *_, ms=static_ms: Calibration(MEASURED.patch_ms, ms))
+        for file in cache.rglob("*.json"):
+            file.unlink()
+        assert enaf_ext.Upscaler(cost="ms")(picture(), 0.5, return_info=True)[1].static == expected
+
+
+def test_measures_for_real(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(calibration, "REPEATS", 1)
+    monkeypatch.setattr("enaf.upscaler.CALIBRATED_PATCHES", (1, 2))
+    assert main(["calibrate", "--device", "cpu"]) == 0
+    out = capsys.readouterr().out
+    assert "exit   ms a patch" in out
+    assert "million pixels" in out
+    (path,) = tmp_path.rglob("*.json")
+    assert enaf_ext.Upscaler().calibration().patch_ms[3] > 0
+    assert '"device"' in path.read_text()
+    assert main(["calibrate", "--model", "nothing"]) == 2
+
+
+def test_bench_says_what_to_use(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "photograph.png"
+    write_image(file, picture().repeat(1, 2, 2))
+    assert main(["bench", str(file), "--device", "cpu", "--size", "64x48", "--repeats", "1"]) == 0
+    out = capsys.readouterr().out
+    assert "best static" in out
+    assert "eta 0.3" in out
+    assert "Use eta" in out or "No eta keeps" in out
+    for wrong in (["missing.png"], [str(file), "--size", "64"], [str(file), "--repeats", "0"]):
+        assert main(["bench", *wrong, "--device", "cpu"]) == 2

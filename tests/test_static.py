@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The network as a whole: whatever is cut for memory's sake, no pixel knows of it; and when routing gives way to it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import enaf.static
+import enaf_ext
+from enaf.adaptive import AdaptiveNetwork
+from enaf.estimator import create_estimator
+from enaf.inference import batch_size, prepare
+from enaf.models import backbone_names, create_backbone
+from enaf.pixels import pixel_shuffle
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("name", backbone_names())
+@pytest.mark.parametrize("strips", [1 << 30, 1 << 20])
+def test_equals_the_network_on_the_whole_image(name: str, strips: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = create_backbone(name).eval()
+    for parameter in network.parameters():  # untrained tails are too quiet to show a seam
+        parameter.data.add_(0.02 * torch.randn_like(parameter))
+    upscaler = enaf_ext.Upscaler(AdaptiveNetwork(network, create_estimator("gain")))
+    monkeypatch.setattr(enaf.static, "FEATURE_BYTES", strips)
+    lr = torch.rand(1, 3, 150, 40)
+    with torch.inference_mode():
+        expected = network.exit(network.num_exits - 1, lr)
+    assert expected.std() > 0.01
+    torch.testing.assert_close(upscaler.static(lr), expected.clamp(0, 1), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", backbone_names())
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_prepared_networks_do_the_same(name: str, dtype: torch.dtype) -> None:
+    network = create_backbone(name).eval()
+    ready = prepare(network, CPU, dtype)
+    lr = torch.rand(2, 3, 20, 24).contiguous(memory_format=torch.channels_last)
+    with torch.inference_mode():
+        for depth in range(1, network.num_exits):
+            result = ready.exit(depth, lr.to(dtype)).float()
+            atol = 1e-5 if dtype == torch.float32 else 0.05
+            torch.testing.assert_close(result, network.exit(depth, lr), rtol=0, atol=atol)
+
+
+def test_batches_are_smaller_where_features_are_larger() -> None:
+    sizes = [batch_size(create_backbone("fsrcnn"), patch, CPU) for patch in (8, 16, 32, 256)]
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[0] > sizes[2] > sizes[3]
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("scale", [1, 2, 3, 4])
+def test_pixel_shuffle(dtype: torch.dtype, scale: int) -> None:
+    image = (torch.rand(2, 3 * scale * scale, 5, 7) * 200).to(dtype)
+    expected = torch.nn.functional.pixel_shuffle(image, scale)
+    for layout in (torch.contiguous_format, torch.channels_last):
+        assert torch.equal(pixel_shuffle(image.contiguous(memory_format=layout), scale), expected)
+
+
+def test_routing_gives_way_where_it_costs_more() -> None:
+    """An estimator that wants the same exit everywhere."""
+    model = AdaptiveNetwork(create_backbone("fsrcnn"), create_estimator("paper")).eval()
+    lr = torch.randint(0, 256, (3, 200, 200), dtype=torch.uint8)
+    for depth, static in ((3, True), (0, False)):
+        with torch.no_grad():
+            model.estimator.last.weight.zero_()
+            model.estimator.last.bias.copy_(30 + 5 * torch.nn.functional.one_hot(torch.tensor(depth), 4))
+        upscaler = enaf_ext.Upscaler(model)
+        sr, info = upscaler(lr, eta=0.5, return_info=True)
+        assert info.static == ([0] if static else [])
+        assert (info.exit_index == depth).all()
+        if static:
+            assert torch.equal(sr, upscaler.static(lr))
+            assert info.cost["paper"] == 1
+            assert info.cost["macs"] == 1
+        for keywords in ({"force_exit": 3}, {"budget": 0.9}):
+            assert upscaler(lr, **keywords, return_info=True)[1].static == []
