@@ -56,10 +56,11 @@ Tensor joined(const std::vector<Tensor>& parts, int64_t count) {
   }
   const int64_t width = first.size(3);
   const bool channels_last = first.stride(1) == 1 && (width == 1 || first.stride(3) == first.size(1));
-  const Tensor all = empty_on(first, {count, first.size(1), first.size(2), width}, first.scalar_type(), channels_last);
+  Tensor all = empty_on(first, {count, first.size(1), first.size(2), width}, first.scalar_type(), channels_last);
   int64_t filled = 0;
   for (const Tensor& part : parts) {
-    torch::stable::copy_(torch::stable::narrow(all, 0, filled, part.size(0)), part);
+    Tensor here = torch::stable::narrow(all, 0, filled, part.size(0));
+    torch::stable::copy_(here, part);
     filled += part.size(0);
   }
   return all;
