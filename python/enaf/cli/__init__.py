@@ -17,6 +17,8 @@ SUBCOMMANDS = (
     "upscale",
     "train",
     "eval",
+    "fit",
+    "reproduce",
     "doctor",
 )
 DONE, SOME_FAILED, USAGE = 0, 1, 2
