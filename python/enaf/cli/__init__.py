@@ -19,6 +19,7 @@ SUBCOMMANDS = (
     "eval",
     "fit",
     "reproduce",
+    "prepare",
     "doctor",
 )
 DONE, SOME_FAILED, USAGE = 0, 1, 2

@@ -146,7 +146,7 @@ def _draw_calibration(axis: Any, predicted: torch.Tensor, true: torch.Tensor, wi
     """Median and middle 80 % of the truth in bins of the prediction, the distribution below."""
     bins = (predicted / width).round()
     centres, counts = torch.unique(bins, return_counts=True)
-    kept = [float(centre) for centre, count in zip(centres, counts, strict=True) if count >= max(8, len(bins) // 1000)]
+    kept = [float(centre) for centre, count in zip(centres, counts, strict=True) if count >= len(bins) // 500]
     spread = torch.stack([torch.quantile(true[bins == c], torch.tensor([0.1, 0.5, 0.9])) for c in kept]).T.numpy()
     x = np.array(kept) * width
     axis.axline((x[0], x[0]), slope=1, color="#9aa0a8", linewidth=1, label="perfect")

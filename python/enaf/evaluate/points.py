@@ -16,8 +16,12 @@ from .policies import Policy
 from .record import Record
 from .timing import Timing
 
-ETAS = (*(step / 50 for step in range(251)), 6.0, 8.0, 12.0, 20.0, 50.0, 1e3)
-"""Where settings are looked for: every 0.02 dB up to 5, then up to bicubic everywhere."""
+ETAS = (
+    *(step / 50 for step in range(51)),
+    *(step / 10 for step in range(11, 31)),
+    *(4.0, 5.0, 7.0, 10.0, 20.0, 50.0, 1e3),
+)
+"""Where settings are looked for: every 0.02 dB up to 1, every 0.1 up to 3, then up to bicubic everywhere."""
 
 TOLERANCE_DB = 0.02
 """How far below the full exit a routed set may stay and still count as equal."""
