@@ -16,7 +16,7 @@ from enaf.adaptive import AdaptiveNetwork
 from enaf.checkpoint import save_model
 from enaf.cli import main
 from enaf.estimator import create_estimator
-from enaf.evaluate import fit, report, sets, timing
+from enaf.evaluate import fit, report, sets, summary, timing
 from enaf.evaluate.report import Request, reproduce
 from enaf.image_io import write_image
 from enaf.models import create_backbone
@@ -52,7 +52,7 @@ def request_(tmp_path_factory: pytest.TempPathFactory, model: AdaptiveNetwork) -
     for name in ("holiday", "Test2K"):
         (root / "data" / name).mkdir(parents=True)
         for index in range(2):
-            write_image(root / "data" / name / f"{name}{index}.png", photograph(270, 370, index))
+            write_image(root / "data" / name / f"{name}{index}.png", photograph(270, 370, len(name) + index))
     (root / "data" / "holiday" / "broken.png").write_bytes(b"no image")
     (root / "data" / "Test2K" / "manifest.json").write_text('{"benchmark": "Test2K", "complete": true}')
     (root / "train").mkdir()
@@ -98,8 +98,8 @@ def test_the_page_tells_what_was_measured_and_how(page: str, request_: Request, 
 
 
 def test_quoted_figures_stand_beside_the_papers_own_sets_only(page: str) -> None:
-    assert page.count("Quoted from the paper, on Test2K") == 1
-    assert "Quoted from the paper, on holiday" not in page
+    assert page.count("Quoted from the paper, FSRCNN on Test2K") == 1
+    assert "FSRCNN on holiday" not in page
     quoted = json.loads((Path(report.__file__).parent / "quoted.json").read_text())
     assert quoted["table1"]["FSRCNN"]["ENAF-M"][2:4] == ["25.61", "229M (49%)"]
     lengths = {len(cells) for table in (*quoted["table1"].values(), quoted["table2"]) for cells in table.values()}
@@ -132,6 +132,7 @@ def test_a_second_run_measures_nothing_again(page: str, request_: Request, monke
 
     monkeypatch.setattr(sets, "measure", fail)
     monkeypatch.setattr(report, "fit_to_folder", fail)
+    monkeypatch.setattr(summary, "render", fail)
     before = (request_.out / "data" / "table3-untrained.csv").read_text()
     assert len(reproduce(request_)) == 1
     assert (request_.out / "data" / "table3-untrained.csv").read_text() == before

@@ -110,7 +110,18 @@ def run(arguments: argparse.Namespace) -> int:
                 raise UsageError(f"data: no usable image in {images.name} ({reasons})")
             points = _settings(arguments, policy, measured.records, costs)
             summary = summarise(
-                model, arguments.model, weights, measured, protocol, policy, points, costs, arguments.gamma, crop, bar
+                model,
+                arguments.model,
+                weights,
+                measured,
+                protocol,
+                policy,
+                points,
+                costs,
+                arguments.gamma,
+                crop,
+                None,
+                bar,
             )
             print(summary.text(), end="\n\n")
             summaries.append(summary)

@@ -50,6 +50,7 @@ class Record:
         shared: (2, 4, N, E, E) float64, <e_n, e_m> with each of ``NEIGHBOURS``, zero where there is none.
         pixels: HR pixels that count.
         rounding: mean squared error that the rounding of the result adds.
+        key: tells what was measured and how apart from everything else; empty where nothing is to be kept.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Record:
     shared: Tensor
     pixels: int
     rounding: float
+    key: str = ""
 
     @property
     def num_patches(self) -> int:

@@ -179,6 +179,7 @@ def _as_users_get_it(request: Request, candidate: Candidate, sets: list[ImageSet
                     candidate.costs,
                     candidate.gamma,
                     request.crop,
+                    request.out / "cache",
                     progress,
                 )
             )

@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol as Protocol_
 from typing import TypeVar
@@ -165,8 +165,9 @@ def measure_set(
     for path in progress(images.paths, images.name):
         try:
             content = hashlib.sha256(path.read_bytes()).hexdigest()
-            key = json.dumps([FORMAT, content, weights, repr(protocol), crop])
-            kept = None if cache is None else cache / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.safetensors"
+            about = json.dumps([FORMAT, content, weights, repr(protocol), crop])
+            key = hashlib.sha256(about.encode()).hexdigest()[:32]
+            kept = None if cache is None else cache / f"{key}.safetensors"
             record = None if kept is None else Record.load(kept)
             if record is None:
                 record = measure(model, read_original(path, crop), protocol, path.name)
@@ -176,5 +177,5 @@ def measure_set(
             failures.append((path.name, str(error).replace(f"{path}: ", "")))
             continue
         paths.append(path)
-        records.append(record)
+        records.append(replace(record, key=key))
     return MeasuredSet(images.name, images.benchmark, images.sha256, paths, records, failures)

@@ -99,12 +99,20 @@ class Study:
             predicted["edge-lut"] = torch.cat([fit.looked_up_db(record.edge_score) for record in records])
         return {name: (values - true).abs().mean(dim=0).tolist() for name, values in predicted.items()}
 
-    def gain_correlation(self) -> list[float]:
-        """Pearson correlation of predicted and true gain over bicubic, over patches, for each learned exit."""
+    def gain_correlation(self) -> list[float | None]:
+        """Pearson correlation of predicted and true gain over bicubic, over patches, for each learned exit.
+
+        None where there is none: a single patch, or gains that do not differ.
+        """
         predicted = torch.cat([record.predicted_db for record in self.measured.records])
         true = torch.cat([record.psnr_db for record in self.measured.records])
-        gains = [(values[:, 1:] - values[:, :1]).T for values in (predicted, true)]
-        return [float(torch.corrcoef(torch.stack(pair))[0, 1]) for pair in zip(*gains, strict=True)]
+        result: list[float | None] = []
+        for depth in range(1, true.shape[1]):
+            gains = torch.stack([(values[:, depth] - values[:, 0]).double() for values in (predicted, true)])
+            centred = gains - gains.mean(dim=1, keepdim=True)
+            spread = float(centred.norm(dim=1).prod())
+            result.append(float((centred[0] * centred[1]).sum()) / spread if spread else None)
+        return result
 
     def decision(self, eta: float) -> dict[str, float]:
         """What the decision loses against the oracle at the same eta.

@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from enaf.adaptive import AdaptiveNetwork
 from enaf.metrics import SSIM_SETTINGS
@@ -17,7 +19,8 @@ from enaf.metrics import SSIM_SETTINGS
 from .points import Costs, Point, evaluate
 from .policies import Policy, Uniform
 from .protocol import Protocol
-from .quality import quality, render
+from .quality import Quality, quality, render
+from .record import Record
 from .sets import Crop, MeasuredSet, Progress, read_original, silent
 
 
@@ -123,6 +126,7 @@ def summarise(
     costs: Costs,
     gamma: float,
     crop: Crop | None = None,
+    cache: Path | None = None,
     progress: Progress = silent,
 ) -> Summary:
     """Render every image at every setting and measure it.
@@ -131,7 +135,7 @@ def summarise(
         model, name, weights: the model, what to call it, and its hash.
         measured: the set; at least one image.
         points: settings of ``policy``.
-        progress: as for ``measure_set``.
+        cache, progress: as for ``measure_set``.
     """
     exits = [Uniform(depth) for depth in range(model.network.num_exits)]
     settings: list[tuple[Policy, Point]] = [
@@ -142,12 +146,9 @@ def summarise(
     sums = torch.zeros(len(settings), 3, dtype=torch.float64)
     records = dict(zip(measured.paths, measured.records, strict=True))
     for path in progress(measured.paths, f"{measured.name}, settings"):
-        record = records[path]
-        _, hr = protocol.pair(read_original(path, crop), model.network.scale)
-        for index, (chooser, point) in enumerate(settings):
-            sr = render(model, record, chooser.choose(record, costs.table.paper, point.eta), protocol)
-            found = quality(sr, hr, protocol, model.network.scale)
-            sums[index] += torch.tensor([found.psnr_db, found.psnr_y_db, found.ssim], dtype=torch.float64)
+        chosen = [chooser.choose(records[path], costs.table.paper, point.eta) for chooser, point in settings]
+        found = _qualities(model, path, records[path], chosen, protocol, crop, cache)
+        sums += torch.tensor([[each.psnr_db, each.psnr_y_db, each.ssim] for each in found], dtype=torch.float64)
     rows = [
         Row(
             policy=point.policy,
@@ -183,6 +184,34 @@ def summarise(
         exits=rows[: len(exits)],
         rows=rows[len(exits) :],
     )
+
+
+def _qualities(
+    model: AdaptiveNetwork,
+    path: Path,
+    record: Record,
+    chosen: Sequence[Tensor],
+    protocol: Protocol,
+    crop: Crop | None,
+    cache: Path | None,
+) -> list[Quality]:
+    """The quality of one image by some choices of exits: what is kept, or measured now."""
+    hr: Tensor | None = None
+    result = []
+    for exits in chosen:
+        digest = hashlib.sha256(record.key.encode() + exits.numpy().tobytes()).hexdigest()[:32]
+        kept = None if cache is None else cache / f"{digest}.json"
+        if kept is not None and kept.is_file():
+            result.append(Quality(**json.loads(kept.read_text())))
+            continue
+        if hr is None:
+            _, hr = protocol.pair(read_original(path, crop), model.network.scale)
+        result.append(quality(render(model, record, exits, protocol), hr, protocol, model.network.scale))
+        if kept is not None:
+            temporary = kept.with_suffix(".part")
+            temporary.write_text(json.dumps(asdict(result[-1])))
+            temporary.replace(kept)
+    return result
 
 
 def write_json(summaries: Sequence[Summary], path: Path) -> None:

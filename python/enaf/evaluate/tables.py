@@ -48,7 +48,7 @@ class Table:
             writer.writerows(self.rows)
 
 
-_QUALITY = [("PSNR, dB", "{:.2f}"), ("to full, dB", "{:+.2f}")]
+_QUALITY = [("PSNR, dB", "{:.2f}"), ("to full, dB", "{:+.2f}"), ("PSNR Y, dB", "{:.2f}")]
 _COST = [("FLOPs, M", "{:.0f}"), ("FLOPs", "{:.0%}"), ("true MACs", "{:.0%}"), ("time", "{:.0%}"), ("ms", "{:.0f}")]
 
 
@@ -72,28 +72,26 @@ def matched_table(study: Study) -> Table:
     costs, full = study.candidate.costs, study.full
     rows: list[list[Any]] = []
 
-    def add(label: str, point: Point | None) -> None:
+    def add(label: str, point: Point | None, eta: float | None = None) -> None:
         if point is None:
             rows.append([label, None, "not reached", *[None] * (len(_QUALITY) + len(_COST) - 1)])
         else:
-            eta = point.eta if label.split()[0][:-2] in study.curves else None
-            rows.append(
-                [label, eta, point.psnr_db, point.psnr_db - full.psnr_db, point.psnr_y_db, *_cost(point, costs)]
-            )
+            quality = [point.psnr_db, point.psnr_db - full.psnr_db, point.psnr_y_db]
+            rows.append([label, eta, *quality, *_cost(point, costs)])
 
-    names = exit_names(len(study.exits))
-    for depth in (0, *range(1, len(study.exits))):
-        add(names[depth], study.exits[depth])
+    for name, point in zip(exit_names(len(study.exits)), study.exits, strict=True):
+        add(name, point)
     if "class" in study.curves:
         add("class", study.curves["class"][0])
     for policy in ("edge-lut", "enaf", "oracle"):
         for letter in LETTERS if policy in study.curves else ():
-            add(f"{policy}-{letter}", study.matched(policy, letter))
+            found = study.matched(policy, letter)
+            add(f"{policy}-{letter}", found, None if found is None else found.eta)
     at_m = study.matched("enaf", "M")
     if at_m is not None:
         add("random, exits of enaf-M", study.random_like(at_m))
     note = f"{len(study.measured.records)} images, {sum(full.counts)} patches, data {study.measured.sha256[:12]}."
-    columns = [("", ""), ("eta", "{:g}"), *_QUALITY, ("PSNR Y, dB", "{:.2f}"), *_COST]
+    columns = [("", ""), ("eta", "{:g}"), *_QUALITY, *_COST]
     return Table(
         stem(study.candidate, "table1", study),
         study.measured.name,
