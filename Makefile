@@ -27,9 +27,10 @@ REQUIREMENTS := $(BIN)/python -c 'import sys, tomllib; \
   tables = {"build": config["build-system"]["requires"], "runtime": project["dependencies"]} | project["optional-dependencies"]; \
   print(*(requirement for name in sys.argv[1:] for requirement in tables[name]), sep="\n")'
 
-# Where `make report` finds its images; see docs/results/README.md.
+# For `make report`; see docs/results/README.md.
 DATA ?=
 FIT_DATA ?=
+AUTHORS ?=
 REPORT ?=
 
 .PHONY: help demo test test-all bench report lint format clean distclean
@@ -50,8 +51,10 @@ bench: $(STAMPS)/built $(STAMPS)/bench  ## time the operators and the whole agai
 	@$(BIN)/python bench/kernels.py
 	@$(BIN)/python bench/upscale.py
 
-report: $(STAMPS)/built $(STAMPS)/eval  ## docs/results from DATA=DIR of image sets and FIT_DATA=DIR of training images; REPORT='more options'
-	@$(BIN)/python -m enaf reproduce --data "$(DATA)" --fit-data "$(FIT_DATA)" --out docs/results $(REPORT)
+report: $(STAMPS)/built $(STAMPS)/eval  ## docs/results, from DATA=image-sets FIT_DATA=training-images
+	@[ -z "$(AUTHORS)" ] || $(BIN)/python -m enaf import "$(AUTHORS)" --backbone fsrcnn -o build/authors-fsrcnn.safetensors
+	@$(BIN)/python -m enaf reproduce --data "$(DATA)" --out docs/results $(if $(FIT_DATA),--fit-data "$(FIT_DATA)") \
+	  $(if $(AUTHORS),--compare build/authors-fsrcnn.safetensors) $(REPORT)
 
 lint: $(STAMPS)/lint  ## ruff, mypy, clang-format: report only
 	@$(BIN)/ruff check .

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from enaf.adaptive import AdaptiveNetwork
-from enaf.checkpoint import save_model
+from enaf.checkpoint import model_header, save_model
 from enaf.cli import main
 from enaf.cost import true_macs
 from enaf.estimator import create_estimator
@@ -337,7 +337,7 @@ def test_eval_writes_table_json_and_csv(
     summaries = json.loads((tmp_path / "e.json").read_text())
     assert [summary["set"] for summary in summaries] == ["one", "two"]
     summary = summaries[1]
-    assert summary["weights_sha256"] == weights_sha256(model)
+    assert summary["weights_sha256"] == weights_sha256(model) == model_header(Path(weights))["sha256"]
     assert summary["protocol"] == "full"
     assert summary["device"].startswith("CPU")
     assert len(summary["data_sha256"]) == 64

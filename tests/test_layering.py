@@ -23,6 +23,7 @@ RANKS = {
 MAY_TOUCH_THE_DISK = (
     "enaf.image_io",
     "enaf.checkpoint",
+    "enaf.foreign",
     "enaf.train",
     "enaf.evaluate",
     "enaf.cli",

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -14,8 +17,16 @@ from enaf.estimator import create_estimator
 from enaf.models import backbone_names, create_backbone
 from enaf.models.multi_exit import SubPixelTransposedConvolution
 
-PUBLISHED_MFLOPS = {"fsrcnn": (0, 146.42, 315.45, 468.2)}
-PARAMETERS = {"fsrcnn": (24_515, 102_893)}
+PUBLISHED_MFLOPS = {
+    "fsrcnn": (0, 146.42, 315.45, 468.2),
+    "carn": (0, 778.55, 868.86, 1162.72),
+    "srresnet": (0, 2046.98, 3662.64, 5194.0),
+}
+PUBLISHED_PARAMETERS = {
+    "fsrcnn": 102_893,
+    "carn": 395_093 - 12,  # the layer that adds the mean is part of the exits' last convolutions
+    "srresnet": 1_996_333,
+}
 
 
 @pytest.mark.parametrize(("scale", "padding"), [(2, 4), (3, 3), (4, 3)])
@@ -69,25 +80,53 @@ def test_published_costs(name: str) -> None:
     assert cost[-1] == 1
 
 
-@pytest.mark.parametrize("name", PARAMETERS)
+@pytest.mark.parametrize("name", PUBLISHED_PARAMETERS)
 def test_parameter_counts(name: str) -> None:
+    network, estimator = create_backbone(name), create_estimator("paper")
+    everything = sum(p.numel() for p in [*network.parameters(), *estimator.parameters()])
+    assert everything == PUBLISHED_PARAMETERS[name]
+
+
+@pytest.mark.parametrize("name", backbone_names())
+def test_backbone_parameters_are_those_of_the_full_exit(name: str) -> None:
     network = create_backbone(name)
-    backbone, everything = PARAMETERS[name]
-    assert sum(p.numel() for p in network.backbone_parameters()) == backbone
-    paper = create_estimator("paper")
-    assert sum(p.numel() for p in [*network.parameters(), *paper.parameters()]) == everything
+    network.exit(network.num_exits - 1, torch.rand(1, 3, 8, 8)).sum().backward()
+    used = {id(p) for p in network.parameters() if p.grad is not None}
+    assert used == {id(p) for p in network.backbone_parameters()}
 
 
-def test_true_macs_are_those_of_the_published_form() -> None:
-    network = create_backbone("fsrcnn")
-    lr = torch.rand(1, 3, 32, 32)
-    features = network.stage(3, network.stage(2, network.stage(1, lr)))
-    assert isinstance(network.upsample, nn.ConvTranspose2d)
-    with FlopCounterMode(display=False) as counter:
-        for depth in (1, 2, 3):
-            lr = network.stage(depth, lr)
-        nn.ConvTranspose2d.forward(network.upsample, features)
-    assert true_macs(network)[-1] == counter.get_total_flops() / 2
+@pytest.mark.parametrize("name", backbone_names())
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_true_macs_are_those_that_torch_counts(name: str, scale: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def published_form(layer: SubPixelTransposedConvolution, x: torch.Tensor) -> torch.Tensor:
+        return functional.pixel_unshuffle(nn.ConvTranspose2d.forward(layer, x), layer.scale)
+
+    monkeypatch.setattr(SubPixelTransposedConvolution, "forward", published_form)
+    network = create_backbone(name, scale)
+    counted = [0.0]
+    for depth in range(1, network.num_exits):
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            network.exit(depth, torch.rand(1, 3, 32, 32))
+        counted.append(counter.get_total_flops() / 2)
+    assert true_macs(network).tolist() == counted
+
+
+@pytest.mark.parametrize("name", backbone_names())
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_starts_as_interpolation(name: str, scale: int) -> None:
+    smooth = functional.interpolate(torch.rand(1, 3, 5, 5), size=(24, 24), mode="bilinear")
+    network = create_backbone(name, scale)
+    expected = functional.interpolate(smooth, scale_factor=scale, mode="bilinear")
+    inner = slice(6 * scale, -6 * scale)
+    for sr in network(smooth):
+        error = (sr - expected)[:, :, inner, inner].square().mean().sqrt()
+        assert error.item() < 0.05
+
+
+def test_light_network_costs_a_fraction_of_srresnet() -> None:
+    light, heavy = (true_macs(create_backbone(name)) for name in ("light", "srresnet"))
+    assert light[-1] < heavy[-1] / 5
+    assert (light / light[-1]).tolist() == pytest.approx([0, 0.3, 0.6, 1], abs=0.03)
 
 
 def test_estimator_cost() -> None:
@@ -106,3 +145,19 @@ def test_rejects() -> None:
         create_estimator("x")
     with pytest.raises(ValueError, match="convention: expected 'paper' or 'macs', got 'ms'"):
         relative_cost(create_backbone("fsrcnn"), "ms")
+
+
+def test_documentation_quotes_the_example() -> None:
+    root = Path(__file__).resolve().parent.parent
+    source, text = ((root / path).read_text() for path in ("python/enaf/models/light.py", "docs/backbones.md"))
+    quoted = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    assert len(quoted) == 2
+    for block in quoted:
+        assert " ".join(block.split()) in " ".join(source.split())
+
+
+def test_documented_costs() -> None:
+    text = (Path(__file__).resolve().parent.parent / "docs/backbones.md").read_text()
+    for name in backbone_names():
+        macs = ", ".join(f"{value / 1e6:.1f}" for value in true_macs(create_backbone(name))[1:].tolist())
+        assert f"| `{name}` | {macs} |" in text

@@ -13,7 +13,7 @@ import enaf_ext
 from enaf.adaptive import AdaptiveNetwork
 from enaf.decision import choose_exits
 from enaf.estimator import create_estimator
-from enaf.models import create_backbone
+from enaf.models import backbone_names, create_backbone
 from enaf_ext import reference
 from enaf_ext.grid import PatchGrid
 
@@ -88,6 +88,33 @@ def test_forced_exits(model: AdaptiveNetwork, upscaler: enaf_ext.Upscaler) -> No
         with torch.inference_mode():
             expected = model.network.exit(depth, padded)[0, :, :80, :96].clamp(0, 1)
         torch.testing.assert_close(sr, expected, rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("name", backbone_names())
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_every_backbone_and_scale(name: str, scale: int) -> None:
+    network = create_backbone(name, scale).eval()
+    model = AdaptiveNetwork(network, create_estimator("paper", network.num_exits))
+    upscaler = enaf_ext.Upscaler(model, scale)
+    lr, grid = torch.rand(3, 7, 13), PatchGrid(8, 14, 8, 2)  # the grid over the padded image
+    patches = reference.unfold_patches(functional.pad(lr[None], (0, 1, 0, 1), mode="replicate"), grid)
+    for depth in range(network.num_exits):
+        with torch.inference_mode():
+            expected = reference.fold_patches(network.exit(depth, patches), grid.scaled(scale))[0].clamp(0, 1)
+        sr = upscaler(lr, force_exit=depth, patch_size=8, overlap=2)
+        torch.testing.assert_close(sr, expected[:, : 7 * scale, : 13 * scale], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", backbone_names())
+def test_every_backbone_mixes_exits(name: str) -> None:
+    network = create_backbone(name).eval()
+    with torch.inference_mode():
+        lr, grid = torch.rand(1, 3, 14, 14), PatchGrid(14, 14, 8, 2)
+        order = torch.tensor([2, 0, 3, 1])  # they take exits 3, 2, 1 and 0
+        run = enaf.upscaler.run_exits(network, lr, grid, order, [4, 3, 2, 1, 0])
+        patches = reference.unfold_patches(lr, grid)[order]
+        expected = torch.cat([network.exit(3 - n, patches[n : n + 1]) for n in range(4)])
+        torch.testing.assert_close(network.pixels(run), expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("batch", [1, 3, 7, 64])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Model files: safetensors with a self-describing header, the shipped weights, and importers of foreign checkpoints."""
+"""Model files: safetensors with a self-describing header, and the shipped weights."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from .adaptive import AdaptiveNetwork
-from .estimator import create_estimator
-from .models import create_backbone
+from .estimator import Estimator, create_estimator
+from .models import MultiExitNetwork, create_backbone
 
 FORMAT = "enaf-1"
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def shipped_models() -> dict[str, Path]:
@@ -27,7 +28,8 @@ def shipped_models() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
 
 
-def _tensors_hash(tensors: Mapping[str, Tensor]) -> str:
+def tensors_hash(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of names, shapes, dtypes and values: "sha256" in the header of a model file whose tensors these are."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
         tensor = tensors[name]
@@ -46,48 +48,64 @@ def save_model(model: AdaptiveNetwork, path: Path | str, notes: Mapping[str, str
         path: the target, replaced only when the new file is complete.
         notes: further header entries, for instance the recipe.
     """
-    path = Path(path)
-    tensors = {
-        name: t.detach().float().cpu().clone(memory_format=torch.contiguous_format)
-        for name, t in model.state_dict().items()
-    }
-    header = {
-        **(notes or {}),
-        "format": FORMAT,
-        "backbone": model.network.name,
-        "scale": str(model.network.scale),
-        "estimator": model.estimator.name,
-        "sha256": _tensors_hash(tensors),
-    }
+    header = {**(notes or {}), **_description(model.network), "estimator": model.estimator.name}
+    _save(model.state_dict(), header, Path(path))
+
+
+def save_backbone(network: MultiExitNetwork, path: Path | str, notes: Mapping[str, str] | None = None) -> None:
+    """Write the published network alone, without early exits and estimator: what phase 1 of training leaves.
+
+    The file is one of ``save_model`` without their tensors, and without "estimator" in its header.
+    """
+    _save(_published(network), {**(notes or {}), **_description(network)}, Path(path))
+
+
+def _published(network: MultiExitNetwork) -> dict[str, Tensor]:
+    """The tensors of the published network, under their names in a file."""
+    published = {id(p) for p in network.backbone_parameters()}
+    return {f"network.{name}": p.data for name, p in network.named_parameters() if id(p) in published}
+
+
+def _description(network: MultiExitNetwork) -> dict[str, str]:
+    return {"format": FORMAT, "backbone": network.name, "scale": str(network.scale)}
+
+
+def _save(state: Mapping[str, Tensor], header: Mapping[str, str], path: Path) -> None:
+    tensors = {name: t.detach().float().cpu().clone(memory_format=torch.contiguous_format) for name, t in state.items()}
     temporary = path.with_name(path.name + ".tmp")
     try:
-        save_file(tensors, temporary, metadata=header)
+        save_file(tensors, temporary, metadata={**header, "sha256": tensors_hash(tensors)})
         mask = os.umask(0)
         os.umask(mask)
         os.chmod(temporary, 0o666 & ~mask)  # safetensors writes files that only their owner may read
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except SafetensorError as error:
+        raise OSError(f"{path}: cannot be written ({error})") from None
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def load_state(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
-    """Load every tensor or none; the error names the file and the first mismatch.
+def check_tensors(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], source: str) -> None:
+    """Compare names, shapes and kinds of tensors, before any of them is used.
 
     Raises:
-        ValueError: a missing or unexpected name, or another shape.
+        ValueError: names ``source`` and the first tensor that is missing, misshapen, not finite, or too many.
     """
-    expected = module.state_dict()
     for name, tensor in expected.items():
-        if name not in state:
+        if name not in found:
             raise ValueError(f"{source}: expected a tensor {name}, found none")
-        if state[name].shape != tensor.shape:
-            raise ValueError(f"{source}: {name}: expected shape {tuple(tensor.shape)}, got {tuple(state[name].shape)}")
-    for name in state:
+        shape, got = tuple(tensor.shape), found[name]
+        if tuple(got.shape) != shape:
+            raise ValueError(f"{source}: {name}: expected shape {shape}, got {tuple(got.shape)}")
+        if got.dtype not in _DTYPES or got.layout != torch.strided or got.device.type != "cpu":
+            raise ValueError(f"{source}: {name}: expected plain floating numbers, got {got.dtype}, {got.layout}")
+        if not bool(got.isfinite().all()):
+            raise ValueError(f"{source}: {name}: expected finite values")
+    for name in found:
         if name not in expected:
             raise ValueError(f"{source}: unexpected tensor {name}")
-    module.load_state_dict(dict(state))
 
 
 def load_model(model: str | os.PathLike[str], scale: int = 4) -> AdaptiveNetwork:
@@ -101,21 +119,62 @@ def load_model(model: str | os.PathLike[str], scale: int = 4) -> AdaptiveNetwork
         The model on the CPU, in evaluation mode.
 
     Raises:
-        ValueError: unknown name, damaged or foreign file, wrong scale; nothing is half-loaded, nothing is executed.
+        ValueError: unknown name, damaged or foreign file, wrong scale, a backbone alone; nothing is half-loaded, nothing
+            is executed.
         FileNotFoundError: a path that does not exist.
     """
+    network, estimator = load_parts(model, scale)
+    if estimator is None:
+        raise ValueError(f"{model}: holds a backbone alone; early exits and estimator have yet to be trained")
+    return AdaptiveNetwork(network, estimator).eval()
+
+
+def load_parts(model: str | os.PathLike[str], scale: int = 4) -> tuple[MultiExitNetwork, Estimator | None]:
+    """Read what a model file holds, for further training.
+
+    Args:
+        model, scale: as for ``load_model``.
+
+    Returns:
+        Network and estimator on the CPU, in training mode. Of a file that ``save_backbone`` wrote: the network with
+        freshly initialised early exits, and None.
+
+    Raises:
+        ValueError, FileNotFoundError: as ``load_model``.
+    """
+    path = _find(model, scale)
+    header, tensors = _read(path)
+    if header["scale"] != str(scale):
+        raise ValueError(f"scale: {path} upscales by {header['scale']}, asked for {scale}")
+    try:
+        network = create_backbone(header["backbone"], scale)
+        estimator = create_estimator(header["estimator"], network.num_exits) if "estimator" in header else None
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    targets = _published(network) if estimator is None else AdaptiveNetwork(network, estimator).state_dict()
+    check_tensors(targets, tensors, str(path))
+    if header["sha256"] != tensors_hash(tensors):
+        raise ValueError(f"{path}: the tensors do not match the hash in the header")
+    for name, target in targets.items():
+        target.copy_(tensors[name])
+    return network, estimator
+
+
+def _find(model: str | os.PathLike[str], scale: int) -> Path:
+    """The file of a model."""
     shipped = shipped_models()
     name = os.fspath(model)
-    path = shipped.get(name) or shipped.get(f"{name}-x{scale}")
-    if path is None:
-        path = Path(name)
-        if not path.is_file():
-            if path.suffix == ".safetensors" or os.sep in name:
-                raise FileNotFoundError(f"model: no such file: {name}")
-            known = ", ".join(shipped) or "none are installed"
-            raise ValueError(
-                f"model: expected a .safetensors path or one of the shipped models ({known}), got {name!r}"
-            )
+    path = shipped.get(name) or shipped.get(f"{name}-x{scale}") or Path(name)
+    if not path.is_file():
+        if path.suffix == ".safetensors" or os.sep in name:
+            raise FileNotFoundError(f"model: no such file: {name}")
+        known = ", ".join(shipped) or "none are installed"
+        raise ValueError(f"model: expected a .safetensors path or one of the shipped models ({known}), got {name!r}")
+    return path
+
+
+def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Header and tensors of a model file, the header complete, nothing else checked."""
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
@@ -124,61 +183,13 @@ def load_model(model: str | os.PathLike[str], scale: int = 4) -> AdaptiveNetwork
         raise ValueError(f"{path}: not a readable safetensors file ({error})") from None
     if header.get("format") != FORMAT:
         raise ValueError(f"{path}: expected a header with format {FORMAT!r}, got {header.get('format')!r}")
-    if header.get("scale") != str(scale):
-        raise ValueError(f"scale: {path} upscales by {header.get('scale')}, asked for {scale}")
-    network = create_backbone(header.get("backbone", ""), scale)
-    result = AdaptiveNetwork(network, create_estimator(header.get("estimator", ""), network.num_exits))
-    load_state(result, tensors, str(path))
-    if header.get("sha256") != _tensors_hash(tensors):
-        raise ValueError(f"{path}: the tensors do not match the hash in the header")
-    return result.eval()
+    for entry in ("backbone", "scale", "sha256"):
+        if entry not in header:
+            raise ValueError(f"{path}: expected a header with {entry}, found none")
+    return header, tensors
 
 
 def model_header(path: Path) -> dict[str, str]:
     """The header entries of a model file."""
     with safe_open(path, framework="pt") as file:
         return dict(file.metadata() or {})
-
-
-_AUTHORS_FSRCNN = {
-    "head_conv.0": "head.0",
-    "head_conv.1": "head.1",
-    "body_conv.0.0": "shrink.0",
-    "body_conv.0.1": "shrink.1",
-    **{f"body_conv.{step}": f"mapping.{step - 1}" for step in range(1, 5)},
-    "body_conv.5": "mapping_activation",
-    "body_conv.6.0": "expand.0",
-    "body_conv.6.1": "expand.1",
-    "tail_conv": "upsample",
-    **{f"predictors.{index}.{layer}": f"early_exits.{index}.{layer}" for index in (0, 1) for layer in (0, 2)},
-}
-_AUTHORS_ESTIMATOR = {"estimator.lastOut": "last", **{f"estimator.CondNet.{i}": f"layers.{i}" for i in range(0, 10, 2)}}
-
-
-def import_authors_fsrcnn(path: Path | str) -> AdaptiveNetwork:
-    """Read the FSRCNN checkpoint format of the paper's authors (a plain torch state dict).
-
-    Their estimator predicts minus the PSNR, so its last layer is negated.
-
-    Raises:
-        ValueError: not a state dict of plain tensors, or not of this shape.
-    """
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for damaged or hostile files
-        raise ValueError(f"{path}: not a plain torch state dict ({error})") from None
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError(f"{path}: expected a dict of tensors, got {type(state).__name__}")
-    network, estimator = create_backbone("fsrcnn", 4), create_estimator("paper", 4)
-    renamed: dict[str, dict[str, Tensor]] = {"network": {}, "estimator": {}}
-    for key, tensor in state.items():
-        stem, _, kind = key.rpartition(".")
-        if stem in _AUTHORS_FSRCNN:
-            renamed["network"][f"{_AUTHORS_FSRCNN[stem]}.{kind}"] = tensor
-        elif stem in _AUTHORS_ESTIMATOR:
-            renamed["estimator"][f"{_AUTHORS_ESTIMATOR[stem]}.{kind}"] = -tensor if stem.endswith("lastOut") else tensor
-        else:
-            raise ValueError(f"{path}: unexpected tensor {key}")
-    load_state(network, renamed["network"], str(path))
-    load_state(estimator, renamed["estimator"], str(path))
-    return AdaptiveNetwork(network, estimator).eval()

@@ -16,12 +16,15 @@ from importlib import metadata
 SUBCOMMANDS = (
     "upscale",
     "train",
+    "import_",
     "eval",
     "fit",
     "reproduce",
     "prepare",
     "doctor",
 )
+"""Modules; a command whose name is a Python keyword has an underscore behind it there."""
+
 DONE, SOME_FAILED, USAGE = 0, 1, 2
 
 
@@ -40,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)
     for name in SUBCOMMANDS:
         module = importlib.import_module(f"enaf.cli.{name}")
-        command = commands.add_parser(name, help=module.HELP, description=module.HELP)
+        command = commands.add_parser(name.rstrip("_"), help=module.HELP, description=module.HELP)
         module.add_arguments(command)
         command.set_defaults(run=module.run, parser=command)
     arguments = parser.parse_args(argv)

@@ -29,9 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--compare",
         nargs="+",
         default=[],
-        type=Path,
-        metavar="FILE",
-        help="more models, in tables only: .safetensors files, or the FSRCNN checkpoint of the paper's authors",
+        metavar="MODEL",
+        help="more models, in tables only; `enaf import` makes model files of other projects' checkpoints",
     )
     parser.add_argument("--scale", type=int, default=4, help="of the models (default: %(default)s)")
     parser.add_argument(
@@ -70,25 +69,18 @@ def run(arguments: argparse.Namespace) -> int:
         from enaf.evaluate.report import Request, reproduce
     except ModuleNotFoundError as error:
         raise UsageError(f"the report needs {error.name}: pip install 'enaf_ext[eval]'") from error
-    from enaf.checkpoint import import_authors_fsrcnn, load_model, shipped_models
+    from enaf.checkpoint import load_model, shipped_models
 
     try:
+        models, compared = (
+            [(Path(name).stem, load_model(name, arguments.scale).to(arguments.device)) for name in names]
+            for names in (arguments.model or shipped_models(), arguments.compare)
+        )
         request = Request(
             data=arguments.data,
             out=arguments.out,
-            models=[
-                (Path(name).stem, load_model(name, arguments.scale).to(arguments.device))
-                for name in arguments.model or shipped_models()
-            ],
-            compared=[
-                (
-                    path.stem,
-                    load_model(path, arguments.scale)
-                    if path.suffix == ".safetensors"
-                    else import_authors_fsrcnn(path).to(arguments.device),
-                )
-                for path in arguments.compare
-            ],
+            models=models,
+            compared=compared,
             fit_data=arguments.fit_data,
             crop=None if arguments.crop is None else (arguments.crop[0], arguments.crop[1]),
             gamma=arguments.gamma,

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from enaf.adaptive import AdaptiveNetwork
-from enaf.checkpoint import load_state
+from enaf.checkpoint import check_tensors
 from enaf.estimator import Estimator, create_estimator
 from enaf_ext import ops
 from enaf_ext.grid import PatchGrid
@@ -97,9 +97,9 @@ class Fit:
             raise ValueError(f"policies: {path} was fitted for other weights; run `enaf fit` for this model")
         classifier = create_estimator("paper", CLASSES).eval()
         prefix = "classifier."
-        load_state(
-            classifier, {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}, str(path)
-        )
+        state = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+        check_tensors(classifier.state_dict(), state, str(path))
+        classifier.load_state_dict(state)
         return cls(
             edges=tensors["edges"],
             table=tensors["table"],

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Protocol as Protocol_
 from typing import TypeVar
 
-from safetensors.torch import save
 from torch import Tensor
 
 from enaf.adaptive import AdaptiveNetwork
+from enaf.checkpoint import tensors_hash
 from enaf.image_io import ImageError, read_image
 from enaf.train.data import SUFFIXES, list_images, manifest_hash
 
@@ -136,9 +136,8 @@ def read_original(path: Path, crop: Crop | None = None) -> Tensor:
 
 
 def weights_sha256(model: AdaptiveNetwork) -> str:
-    """SHA-256 of a model's tensors as a safetensors file without a header of its own."""
-    tensors = {name: tensor.detach().float().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    return hashlib.sha256(save(tensors)).hexdigest()
+    """What the header of the model's file says: SHA-256 of its tensors."""
+    return tensors_hash({name: tensor.detach().float().cpu() for name, tensor in model.state_dict().items()})
 
 
 def measure_set(

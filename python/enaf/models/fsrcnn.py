@@ -6,6 +6,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from .initialise import pass_colours, random_convolutions
 from .multi_exit import MultiExitNetwork, SubPixelTransposedConvolution
 from .registry import register_backbone
 
@@ -46,20 +47,16 @@ class FSRCNN(MultiExitNetwork):
         self._initialise()
 
     def _initialise(self) -> None:
-        """Start as bilinear interpolation: three channels of every layer carry the colours to the upsampler unchanged (they
-        are positive, so activations let them pass), all others start random and small at the upsampler. Ours: the thin
-        network has no skip connection, and from a random start spends thousands of steps on finding the image."""
+        """Start as bilinear interpolation: colours pass all layers, the other channels start small at the upsampler."""
+        random_convolutions(self, slope=0.25)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, a=0.25, nonlinearity="leaky_relu")
-                _pass_colours(module.weight)
+                pass_colours(module.weight)
             elif isinstance(module, SubPixelTransposedConvolution):
                 nn.init.normal_(module.weight, std=0.001)
                 _interpolate_colours(module.weight, module.scale, _PADDING[module.scale])
-            else:
-                continue
-            assert module.bias is not None
-            nn.init.zeros_(module.bias)
+                assert module.bias is not None
+                nn.init.zeros_(module.bias)
 
     def stage(self, depth: int, features: Tensor) -> Tensor:
         if depth == 1:
@@ -71,18 +68,6 @@ class FSRCNN(MultiExitNetwork):
 
     def tail(self, depth: int, features: Tensor, lr: Tensor) -> Tensor:
         return self.upsample(features) if depth == 3 else self.early_exits[depth - 1](features)
-
-    def backbone_parameters(self) -> list[nn.Parameter]:
-        return [p for name, p in self.named_parameters() if not name.startswith("early_exits")]
-
-
-@torch.no_grad()
-def _pass_colours(weight: Tensor) -> None:
-    """Output channels 0 to 2 of a convolution (out, in, k, k) become its input channels 0 to 2."""
-    centre = weight.shape[-1] // 2
-    weight[:3] = 0
-    for colour in range(3):
-        weight[colour, colour, centre, centre] = 1
 
 
 @torch.no_grad()

@@ -10,6 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+SHUFFLES = {2: (2,), 3: (3,), 4: (2, 2)}
+"""Pixel shuffles by which published networks reach a scale: one after another."""
+
 
 class MultiExitNetwork(nn.Module, ABC):
     """A super-resolution backbone that can be left at several depths (paper, equations 2 and 3).
@@ -19,7 +22,8 @@ class MultiExitNetwork(nn.Module, ABC):
 
         features_j = stage_j(features_{j-1}),  features_0 = lr,   sr_j = tail_j(features_j, lr)
 
-    A subclass defines ``stage`` and ``tail``. Nothing else of it is known outside its file.
+    A subclass defines ``stage`` and ``tail``, and keeps what only early exits need in ``early_exits``. Nothing else of it
+    is known outside its file. A stage may be empty, where two exits differ in their tails alone.
 
     Attributes:
         name: registry name of the backbone.
@@ -28,11 +32,13 @@ class MultiExitNetwork(nn.Module, ABC):
         shuffled: whether ``tail`` returns pixels (N, 3, s*P, s*P); otherwise it returns the sub-pixel layout
             (N, 3*s*s, P, P) that ``torch.nn.functional.pixel_shuffle`` would turn into pixels, so that the runtime can
             fuse the shuffle with the blend.
+        early_exits: the layers that the full exit does without.
     """
 
     name: ClassVar[str]
     num_exits: ClassVar[int] = 4
     shuffled: ClassVar[bool]
+    early_exits: nn.ModuleList
 
     def __init__(self, scale: int) -> None:
         super().__init__()
@@ -48,9 +54,10 @@ class MultiExitNetwork(nn.Module, ABC):
     def tail(self, depth: int, features: Tensor, lr: Tensor) -> Tensor:
         """Exit ``depth``: features of stage ``depth`` and LR patches to pixels, laid out as ``shuffled`` says."""
 
-    @abstractmethod
     def backbone_parameters(self) -> list[nn.Parameter]:
         """The parameters of the published network alone, without early exits: what phase 1 trains."""
+        early = {id(p) for p in self.early_exits.parameters()}
+        return [p for p in self.parameters() if id(p) not in early]
 
     def pixels(self, output: Tensor) -> Tensor:
         """The result of ``tail`` as pixels (N, 3, s*P, s*P)."""
