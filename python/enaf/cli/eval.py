@@ -6,12 +6,17 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from enaf.cli import DONE, SOME_FAILED, UsageError
 
 if TYPE_CHECKING:
-    from enaf.evaluate.points import Point
+    from collections.abc import Sequence
+
+    from enaf.evaluate.points import Costs, Point
+    from enaf.evaluate.policies import Policy
+    from enaf.evaluate.record import Record
+    from enaf.evaluate.sets import Progress
 
 HELP = "Measure a model on folders of originals: quality, cost in three columns, patches per exit."
 
@@ -134,7 +139,7 @@ def run(arguments: argparse.Namespace) -> int:
     return SOME_FAILED if any(summary.failures for summary in summaries) else DONE
 
 
-def _settings(arguments: argparse.Namespace, policy: Any, records: Any, costs: Any) -> list[Point]:
+def _settings(arguments: argparse.Namespace, policy: Policy, records: Sequence[Record], costs: Costs) -> list[Point]:
     """The points that were asked for."""
     from enaf.evaluate.points import TOLERANCE_DB, best_within, cheapest_reaching, curve, evaluate
     from enaf.evaluate.policies import Uniform
@@ -165,7 +170,7 @@ def _settings(arguments: argparse.Namespace, policy: Any, records: Any, costs: A
     return [found]
 
 
-def progress_bar(quiet: bool) -> Any:
+def progress_bar(quiet: bool) -> Progress:
     """Wraps a sequence of images in a progress bar on the terminal.
 
     Raises:
