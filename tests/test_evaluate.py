@@ -27,6 +27,7 @@ from enaf.evaluate.quality import quality, render
 from enaf.evaluate.record import Record, measure
 from enaf.evaluate.sets import ImageSet, find_sets, measure_set, weights_sha256
 from enaf.evaluate.timing import Timing
+from enaf.foreign import import_checkpoint
 from enaf.image_io import write_image
 from enaf.models import create_backbone
 
@@ -394,3 +395,23 @@ def test_fit_serves_eval(
     common = ["eval", "--data", tmp_path / "train", "--crop", 200, 200, "--model", weights, "--policies", out]
     assert enaf(*common, "--policy", "class") == 0
     assert enaf(*common, "--policy", "edge-lut", "--match-psnr", "5") == 0
+
+
+# --- against the measurements of the authors' own code ---
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the reference measurements are not here")
+def test_the_authors_figures_are_met() -> None:
+    anchors = json.loads((SHARED / "reference" / "anchors.json").read_text())["authors"]["fsrcnn"]["test2k"]
+    name = anchors["images"][0]
+    expected = anchors["per_image"][name]
+    model = import_checkpoint(SHARED / "reference" / "authors_fsrcnn_x4.t7", "fsrcnn")
+    assert isinstance(model, AdaptiveNetwork)
+    record = measure(model, sets.read_original(SHARED / "corpus/public/test2k" / name), PROTOCOLS["paper"])
+    assert record.num_patches == expected["patches"]
+    uniform = [record.psnr(torch.full((record.num_patches,), depth))[0] for depth in range(4)]
+    assert uniform == pytest.approx(expected["psnr_uniform_exit"], abs=2e-4)
+    error = (record.predicted_db - record.psnr_db).abs().mean(dim=0)
+    assert error.tolist() == pytest.approx(expected["estimator_mae_db"], abs=2e-3)
