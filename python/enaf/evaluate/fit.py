@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from enaf.adaptive import AdaptiveNetwork
@@ -75,7 +75,7 @@ class Fit:
             "patches": str(self.patches),
         }
         temporary = path.with_name(path.name + ".part")
-        save_file({"edges": self.edges, "table": self.table, **classifier}, temporary, metadata=header)
+        temporary.write_bytes(save({"edges": self.edges, "table": self.table, **classifier}, metadata=header))
         temporary.replace(path)
 
     @classmethod

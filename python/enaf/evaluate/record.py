@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from enaf.adaptive import AdaptiveNetwork
@@ -99,7 +99,7 @@ class Record:
             "rounding": repr(self.rounding),
         }
         temporary = path.with_name(path.name + ".part")
-        save_file(tensors, temporary, metadata=header)
+        temporary.write_bytes(save(tensors, metadata=header))
         temporary.replace(path)
 
     @classmethod
