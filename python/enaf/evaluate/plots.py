@@ -27,9 +27,9 @@ STYLES: dict[str, dict[str, Any]] = {
     "oracle": {"color": "#3a3f47", "linewidth": 1.2, "linestyle": (0, (4, 2))},
 }
 COLUMNS = {
-    "paper": "published FLOPs, % of the full exit",
-    "macs": "true MACs, % of the full network on the whole image",
-    "ms_share": "time, % of the full network on the whole image",
+    "paper": "published FLOPs,\n% of the full exit",
+    "macs": "true MACs,\n% of the full network on the whole image",
+    "ms_share": "time,\n% of the full network on the whole image",
 }
 _RC: Any = {
     "font.family": "sans-serif",
@@ -113,7 +113,7 @@ def cost_of_eta(studies: Sequence[Study], path: Path) -> None:
             axes[0, 0].plot(etas, [100 * point.paper for point in points], color=shade, label=study.measured.name)
             lost = [point.psnr_db - study.full.psnr_db for point in points]
             axes[0, 1].plot(etas, lost, color=shade, label=study.measured.name)
-        axes[0, 0].set(xlabel="eta, dB", ylabel=COLUMNS["paper"].replace(", ", ",\n"), ylim=(0, None))
+        axes[0, 0].set(xlabel="eta, dB", ylabel=COLUMNS["paper"], ylim=(0, None))
         axes[0, 1].set(xlabel="eta, dB", ylabel="PSNR above the full exit, dB")
         axes[0, 0].legend()
         _save(figure, path)

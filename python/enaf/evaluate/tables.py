@@ -49,18 +49,19 @@ class Table:
 
 
 _QUALITY = [("PSNR, dB", "{:.2f}"), ("to full, dB", "{:+.2f}"), ("PSNR Y, dB", "{:.2f}")]
-_COST = [("FLOPs, M", "{:.0f}"), ("FLOPs", "{:.0%}"), ("true MACs", "{:.0%}"), ("time", "{:.0%}"), ("ms", "{:.0f}")]
+_COST = [("FLOPs, M", "{:.0f}"), ("FLOPs", "{:.0%}"), ("true MACs", "{:.0%}")]
+_TIME = [("time", "{:.0%}"), ("ms", "{:.0f}")]
+
+
+def _cost_columns(costs: Costs) -> list[tuple[str, str]]:
+    """What ``_cost`` gives."""
+    return _COST + (_TIME if costs.timing else [])
 
 
 def _cost(point: Point, costs: Costs) -> list[Any]:
-    timed = costs.timing is not None
-    return [
-        point.paper * costs.full_flops / 1e6,
-        point.paper,
-        point.macs,
-        point.ms_share if timed else None,
-        point.ms if timed else None,
-    ]
+    """The cost of a setting in all columns that are known."""
+    times = [point.ms_share, point.ms] if costs.timing else []
+    return [point.paper * costs.full_flops / 1e6, point.paper, point.macs, *times]
 
 
 def stem(candidate: Candidate, kind: str, study: Study | None = None) -> str:
@@ -71,10 +72,12 @@ def matched_table(study: Study) -> Table:
     """Table 1 of the paper."""
     costs, full = study.candidate.costs, study.full
     rows: list[list[Any]] = []
+    columns = [("", ""), ("eta", "{:g}"), *_QUALITY, *_cost_columns(costs)]
 
     def add(label: str, point: Point | None, eta: float | None = None) -> None:
         if point is None:
-            rows.append([label, None, "not reached", *[None] * (len(_QUALITY) + len(_COST) - 1)])
+            best = max(each.psnr_db for each in study.curves[label.rpartition("-")[0]])
+            rows.append([label, None, f"at most {best:.2f}", *[None] * (len(columns) - 3)])
         else:
             quality = [point.psnr_db, point.psnr_db - full.psnr_db, point.psnr_y_db]
             rows.append([label, eta, *quality, *_cost(point, costs)])
@@ -91,7 +94,6 @@ def matched_table(study: Study) -> Table:
     if at_m is not None:
         add("random, exits of enaf-M", study.random_like(at_m))
     note = f"{len(study.measured.records)} images, {sum(full.counts)} patches, data {study.measured.sha256[:12]}."
-    columns = [("", ""), ("eta", "{:g}"), *_QUALITY, *_COST]
     return Table(
         stem(study.candidate, "table1", study),
         study.measured.name,
