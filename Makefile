@@ -27,7 +27,13 @@ REQUIREMENTS := $(BIN)/python -c 'import sys, tomllib; \
   tables = {"build": config["build-system"]["requires"], "runtime": project["dependencies"]} | project["optional-dependencies"]; \
   print(*(requirement for name in sys.argv[1:] for requirement in tables[name]), sep="\n")'
 
-.PHONY: help demo test test-all bench lint format clean distclean
+# For `make report`; see docs/results/README.md.
+DATA ?=
+FIT_DATA ?=
+AUTHORS ?=
+REPORT ?=
+
+.PHONY: help demo test test-all bench report lint format clean distclean
 
 help:  ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 20
@@ -44,6 +50,11 @@ test-all: $(STAMPS)/built $(STAMPS)/test  ## all tests
 bench: $(STAMPS)/built $(STAMPS)/bench  ## time the operators and the whole against their peers, on this machine
 	@$(BIN)/python bench/kernels.py
 	@$(BIN)/python bench/upscale.py
+
+report: $(STAMPS)/built $(STAMPS)/eval  ## docs/results, from DATA=image-sets FIT_DATA=training-images
+	@[ -z "$(AUTHORS)" ] || $(BIN)/python -m enaf import "$(AUTHORS)" --backbone fsrcnn -o build/authors-fsrcnn.safetensors
+	@$(BIN)/python -m enaf reproduce --data "$(DATA)" --out docs/results $(if $(FIT_DATA),--fit-data "$(FIT_DATA)") \
+	  $(if $(AUTHORS),--compare build/authors-fsrcnn.safetensors) $(REPORT)
 
 lint: $(STAMPS)/lint  ## ruff, mypy, clang-format: report only
 	@$(BIN)/ruff check .
@@ -84,10 +95,10 @@ $(STAMPS)/built: $(STAMPS)/runtime $(NATIVE)
 
 $(STAMPS)/test: $(STAMPS)/runtime
 	@echo "Installing what the tests need"
-	@$(REQUIREMENTS) test train | $(PIP) install --quiet --constraint constraints.txt --requirement /dev/stdin
+	@$(REQUIREMENTS) test train eval | $(PIP) install --quiet --constraint constraints.txt --requirement /dev/stdin
 	@touch $@
 
-$(STAMPS)/lint $(STAMPS)/bench: $(STAMPS)/%: $(STAMPS)/runtime
-	@echo "Installing what make $* needs"
+$(STAMPS)/lint $(STAMPS)/bench $(STAMPS)/eval: $(STAMPS)/%: $(STAMPS)/runtime
+	@echo "Installing what make needs for it ($*)"
 	@$(REQUIREMENTS) $* | $(PIP) install --quiet --constraint constraints.txt --requirement /dev/stdin
 	@touch $@

@@ -28,7 +28,8 @@ def shipped_models() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
 
 
-def _tensors_hash(tensors: Mapping[str, Tensor]) -> str:
+def tensors_hash(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of names, shapes, dtypes and values: "sha256" in the header of a model file whose tensors these are."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
         tensor = tensors[name]
@@ -73,7 +74,7 @@ def _save(state: Mapping[str, Tensor], header: Mapping[str, str], path: Path) ->
     tensors = {name: t.detach().float().cpu().clone(memory_format=torch.contiguous_format) for name, t in state.items()}
     temporary = path.with_name(path.name + ".tmp")
     try:
-        save_file(tensors, temporary, metadata={**header, "sha256": _tensors_hash(tensors)})
+        save_file(tensors, temporary, metadata={**header, "sha256": tensors_hash(tensors)})
         mask = os.umask(0)
         os.umask(mask)
         os.chmod(temporary, 0o666 & ~mask)  # safetensors writes files that only their owner may read
@@ -152,7 +153,7 @@ def load_parts(model: str | os.PathLike[str], scale: int = 4) -> tuple[MultiExit
         raise ValueError(f"{path}: {error}") from None
     targets = _published(network) if estimator is None else AdaptiveNetwork(network, estimator).state_dict()
     check_tensors(targets, tensors, str(path))
-    if header["sha256"] != _tensors_hash(tensors):
+    if header["sha256"] != tensors_hash(tensors):
         raise ValueError(f"{path}: the tensors do not match the hash in the header")
     for name, target in targets.items():
         target.copy_(tensors[name])

@@ -16,8 +16,11 @@ from importlib import metadata
 SUBCOMMANDS = (
     "upscale",
     "train",
-    "eval",
     "import_",
+    "eval",
+    "fit",
+    "reproduce",
+    "prepare",
     "bench",
     "calibrate",
     "doctor",

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A routed image as pixels, and its quality."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from enaf.adaptive import AdaptiveNetwork
+from enaf.metrics import luma, psnr, ssim
+from enaf_ext import ops
+
+from .protocol import Protocol, values
+from .record import BATCH, Record
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Attributes: psnr_db: over R, G and B; psnr_y_db: of Y; ssim: of Y."""
+
+    psnr_db: float
+    psnr_y_db: float
+    ssim: float
+
+
+@torch.inference_mode()
+def render(model: AdaptiveNetwork, record: Record, exit_index: Tensor, protocol: Protocol) -> Tensor:
+    """The blended image when patch n takes ``exit_index[n]``.
+
+    Returns:
+        (3, s*h, s*w) float32 on the CPU; in steps of 1/255 where the protocol compares 8-bit results.
+    """
+    network, big = model.network, record.grid.scaled(model.network.scale)
+    lr = record.lr[None].to(next(model.parameters()).device)
+    order, offsets = ops.route_exits(exit_index.to(lr.device), network.num_exits)
+    bounds = offsets.tolist()
+    outputs = []
+    for depth in reversed(range(network.num_exits)):
+        for chosen in order[bounds[depth + 1] : bounds[depth]].split(BATCH):
+            if len(chosen):
+                patches = ops.gather_patches(lr, record.grid, chosen, dtype=torch.float32, channels_last=True)
+                outputs.append(network.exit(depth, patches))
+    dtype = torch.uint8 if protocol.eight_bit else torch.float32
+    sr = ops.fold_patches(torch.cat(outputs), big, order, dtype=dtype)[0].cpu()
+    return values(sr) if protocol.eight_bit else sr
+
+
+def quality(sr: Tensor, hr: Tensor, protocol: Protocol, scale: int) -> Quality:
+    """Compare a result with its original.
+
+    Args:
+        sr: (3, H, W) float32 in [0, 1].
+        hr: (3, H, W) uint8.
+        protocol: whether a border is left out.
+        scale: its width in pixels.
+    """
+    border, original = scale if protocol.border else 0, values(hr)
+    return Quality(
+        psnr_db=float(psnr(sr, original, border)),
+        psnr_y_db=float(psnr(luma(sr), luma(original), border)),
+        ssim=ssim(sr, original, border),
+    )
