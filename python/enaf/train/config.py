@@ -24,7 +24,8 @@ class TrainConfig:
     ema_decay: float = field(default=0.999, metadata={"help": "decay of the averaged weights that are kept"})
     gradient_clip: float = field(default=1.0, metadata={"help": "largest gradient norm; 0 = none"})
     precision: str = field(
-        default="bfloat16", metadata={"help": "of the backbone's arithmetic: float32 or bfloat16 (weights stay float32)"}
+        default="bfloat16",
+        metadata={"help": "of the backbone's arithmetic: float32 or bfloat16 (weights stay float32)"},
     )
     warmup_steps: int = field(default=200, metadata={"help": "steps of linear warm-up of the learning rate"})
     final_learning_rate: float = field(default=1e-8, metadata={"help": "end of the cosine schedule"})
