@@ -21,6 +21,7 @@ RANKS = {
     "enaf.__main__": 4,
 }
 MAY_TOUCH_THE_DISK = (
+    "enaf.calibration",
     "enaf.image_io",
     "enaf.checkpoint",
     "enaf.train",

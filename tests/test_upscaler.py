@@ -46,27 +46,30 @@ def image(*shape: int, seed: int = 0) -> Tensor:
 
 
 @pytest.mark.parametrize("shape", [(3, 1, 1), (3, 37, 53), (2, 3, 32, 32), (1, 40, 33), (1, 1, 5, 90), (3, 29, 61)])
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16, torch.float32, torch.float16, torch.bfloat16])
 def test_any_size_and_dtype(upscaler: enaf_ext.Upscaler, shape: tuple[int, ...], dtype: torch.dtype) -> None:
-    lr = image(*shape) if dtype == torch.uint8 else (image(*shape).float() / 255).to(dtype)
-    sr = upscaler(lr, eta=0.5)
-    assert sr.shape == (*shape[:-2], 4 * shape[-2], 4 * shape[-1])
-    assert sr.dtype == dtype
+    lr = image(*shape)
     if dtype != torch.uint8:
+        lr = (lr.int() * 257).to(dtype) if dtype == torch.uint16 else (lr.float() / 255).to(dtype)
+    for sr in (upscaler(lr, eta=0.5), upscaler(lr, budget=0.5), upscaler.static(lr)):
+        assert sr.shape == (*shape[:-2], 4 * shape[-2], 4 * shape[-1])
+        assert sr.dtype == dtype
+    if dtype.is_floating_point:
         assert float(sr.min()) >= 0
         assert float(sr.max()) <= 1
 
 
 def test_flow_equals_the_slow_one(model: AdaptiveNetwork, upscaler: enaf_ext.Upscaler) -> None:
-    lr = image(2, 3, 61, 75)
-    sr, info = upscaler(lr, eta=0.8, gamma=1.2, return_info=True)
-    grid = PatchGrid(61, 75)
+    lr = image(2, 3, 171, 225)
+    sr, info = upscaler(lr, eta=1.5, gamma=1.2, return_info=True)
+    grid = PatchGrid(171, 225)
+    assert info.static == []
     unit = lr.float() / 255
     patches = reference.unfold_patches(unit, grid)
     edges = reference.edge_score(lr, grid)
     with torch.inference_mode():
         psnr = model.estimator(patches)
-        chosen = choose_exits(psnr, edges, upscaler.cost, 0.8, 1.2)
+        chosen = choose_exits(psnr, edges, upscaler.cost, 1.5, 1.2)
         outputs = torch.stack([model.network.exit(int(j), patches[n : n + 1])[0] for n, j in enumerate(chosen)])
         expected = reference.fold_patches(outputs, grid.scaled(4), batch=2)
     assert len(chosen.unique()) >= 3
@@ -90,21 +93,31 @@ def test_forced_exits(model: AdaptiveNetwork, upscaler: enaf_ext.Upscaler) -> No
         torch.testing.assert_close(sr, expected, rtol=0, atol=2e-6)
 
 
-@pytest.mark.parametrize("batch", [1, 3, 7, 64])
-def test_same_bytes_whatever_the_batch(
-    upscaler: enaf_ext.Upscaler, batch: int, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("layout", ["planar", "channels_last"])
+@pytest.mark.parametrize(("batch", "band"), [(1, 1), (3, 16), (7, 40), (64, 1000)])
+def test_same_bytes_whatever_the_batch_and_the_band(
+    upscaler: enaf_ext.Upscaler, batch: int, band: int, layout: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lr = image(3, 90, 120).float() / 255
-    expected = upscaler(lr, eta=0.8)
-    monkeypatch.setattr(enaf.upscaler, "BATCH", batch)
-    assert torch.equal(upscaler(lr, eta=0.8), expected)
+    lr = image(2, 3, 150, 200).float() / 255
+    if layout == "channels_last":
+        lr = lr.contiguous(memory_format=torch.channels_last)
+    expected, info = upscaler(lr, eta=1.5, return_info=True)
+    assert info.static == []
+    monkeypatch.setattr(enaf.upscaler, "batch_size", lambda *_: batch)
+    monkeypatch.setitem(enaf.upscaler.BAND_PATCHES, "cpu", band)
+    sr, again = upscaler(lr, eta=1.5, return_info=True)
+    assert torch.equal(again.psnr_db, info.psnr_db)
+    assert torch.equal(again.exit_index, info.exit_index)
+    assert torch.equal(sr, expected)
 
 
 def test_images_of_a_batch_are_independent(upscaler: enaf_ext.Upscaler) -> None:
-    batch = torch.stack([image(3, 50, 70, seed=seed) for seed in range(3)])
-    together = upscaler(batch, eta=0.8)
-    for one, sr in zip(batch, together, strict=True):
-        assert torch.equal(upscaler(one, eta=0.8), sr)
+    noise = torch.randint(0, 256, (3, 144, 200), dtype=torch.uint8)
+    batch = torch.stack([noise, *(image(3, 144, 200, seed=seed) for seed in range(3))])
+    for eta in (0.0, 0.8, 2.0):
+        together = upscaler(batch, eta=eta)
+        for one, sr in zip(batch, together, strict=True):
+            assert torch.equal(upscaler(one, eta=eta), sr)
 
 
 def test_budget(upscaler: enaf_ext.Upscaler) -> None:

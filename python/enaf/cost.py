@@ -7,7 +7,7 @@ convolutions charged at every output pixel, no estimator, no overlap); ``macs`` 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -118,21 +118,36 @@ class CostTable:
         one, two = (estimator_macs(model.estimator, 64, width) for width in (64, 128))
         return cls(relative_cost(model.network), true_macs(model.network) / 32**2, (two - one) / 64**2)
 
-    def spent(self, counts: Tensor, grid: PatchGrid, batch: int) -> dict[str, float]:
-        """What a routed image cost.
+    def relative(self, column: str) -> Tensor:
+        """c of the fusion rule by "paper" or "macs", (E,) float64."""
+        return self.paper if column == "paper" else self.macs_per_pixel / self.macs_per_pixel[-1]
+
+    def spent(self, exit_index: Tensor, static: Sequence[int], grid: PatchGrid) -> dict[str, float]:
+        """What images cost.
 
         Args:
-            counts: (E,), patches that took each exit.
-            grid: the patches' grid over the image.
-            batch: images.
+            exit_index: (B, rows, cols), exit of every patch.
+            static: images that went through the full network as a whole.
+            grid: the patches' grid over an image.
 
         Returns:
             "paper": mean published cost of the patches over that of the full exit. "macs": true multiply-accumulates of
             the patches, overlap included, and of the estimator, over those of the full network run once over the image
             without tiling: what a user would otherwise have paid.
         """
-        counts = counts.double().cpu()
-        patches = float((counts * self.macs_per_pixel).sum()) * grid.patch_size**2
+        routed = [image for image in range(len(exit_index)) if image not in static]
+        counts = exit_index[routed].flatten().bincount(minlength=len(self.paper)).cpu()
+        macs = len(static) + (len(routed) * self.routed(counts, grid, len(routed)) if routed else 0.0)
+        return {"paper": float(self.paper[exit_index.cpu()].mean()), "macs": macs / len(exit_index)}
+
+    def routed(self, counts: Tensor, grid: PatchGrid, batch: int = 1) -> float:
+        """True multiply-accumulates of routed images over those of the full network run over them as a whole.
+
+        Args:
+            counts: (E,), patches that take each exit.
+            grid: the patches' grid over an image.
+            batch: images.
+        """
+        patches = float((counts.double() * self.macs_per_pixel).sum()) * grid.patch_size**2
         estimator = batch * grid.padded_height * grid.padded_width * self.estimator_macs_per_pixel
-        static = batch * grid.height * grid.width * float(self.macs_per_pixel[-1])
-        return {"paper": float((counts * self.paper).sum() / counts.sum()), "macs": (patches + estimator) / static}
+        return (patches + estimator) / (batch * grid.height * grid.width * float(self.macs_per_pixel[-1]))

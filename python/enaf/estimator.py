@@ -87,19 +87,21 @@ class Estimator(nn.Module, ABC):
         """Patches with their margin (N, 3, P + 2*margin, P + 2*margin), values in [0, 1] -> PSNR (N, E) in dB."""
         return self.readout(self.features(lr).mean(dim=(2, 3)))
 
-    def on_grid(self, image: Tensor, grid: PatchGrid) -> Tensor:
+    def on_grid(self, image: Tensor, grid: PatchGrid, above: int = 0, below: int = 0) -> Tensor:
         """Estimates for every patch of a grid.
 
         Args:
-            image: (B, 3, H, W), floating, values in [0, 1].
-            grid: over ``image``; any patch size and overlap. Where both are multiples of 4 the map is computed once.
+            image: (B, 3, above + H + below, W), floating, values in [0, 1].
+            grid: over the H rows; any patch size and overlap. Where both are multiples of 4 the map is computed once.
+            above, below: rows that the image has beyond the grid, 0 to ``margin``; where there are fewer than ``margin``,
+                the outermost row is repeated.
 
         Returns:
             (B*N, E) in dB, image-major, then row-major. Equal to ``forward`` on the patches up to float rounding.
         """
         bottom, right = grid.padded_height - grid.height, grid.padded_width - grid.width
         m = self.margin
-        padded = F.pad(image, (m, right + m, m, bottom + m), mode="replicate")
+        padded = F.pad(image, (m, right + m, m - above, bottom + m - below), mode="replicate")
         padded = padded.contiguous(memory_format=torch.channels_last)
         if grid.patch_size % CELL or grid.stride % CELL:
             return self._on_odd_grid(padded, grid)

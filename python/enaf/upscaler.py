@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The flow of an image: grid, scores, decision, exits, blend."""
+"""The flow of an image: bands of patches, scores, decision, exits, blend."""
 
 from __future__ import annotations
 
 import copy
 import os
 import threading
-import time
-from dataclasses import dataclass, field
-from typing import Literal, TypeAlias, overload
+from collections.abc import Callable, Iterator
+from functools import cached_property, partial
+from typing import Literal, NamedTuple, TypeAlias, overload
 
 import torch
 from torch import Tensor
@@ -16,66 +16,77 @@ from torch import Tensor
 from enaf_ext import ops
 from enaf_ext.grid import PatchGrid
 
+from . import calibration
 from .adaptive import AdaptiveNetwork
+from .bands import Band, bands
+from .blend import BandBlend
+from .calibration import Calibration
 from .checkpoint import load_model
 from .cost import CostTable
 from .decision import choose_exits, eta_for_budget
-from .models import MultiExitNetwork, channels_last
+from .estimator import Estimator
+from .exits import empty_patches, redo_overflows, run_exits
+from .inference import batch_size, prepare
+from .models import MultiExitNetwork
+from .pixels import Canvas, as_rgb, blended_dtype, check_image, finish, unit_range
+from .record import Record, Request, Stopwatch, UpscaleInfo
+from .static import StaticNetwork
+from .streaming import HostRows, HostSink, ReadRows, WriteRows, beside
 
-BATCH = 32
-"""Patches a convolution sees at once: enough to fill two cores, few enough for their activations to stay in cache."""
+__all__ = ["UpscaleInfo", "Upscaler", "upscale"]
+
+BAND_PATCHES = {"cpu": 128, "cuda": 4096}
+"""Patches in work at once: on a CPU their results stay near the cache, on a GPU they fill it and fit any memory."""
+
+SAMPLED_ROWS = 8
+"""Of so many rows of patches one is looked at to predict whether routing pays."""
+
+CALIBRATED_PATCHES = (7, 15)
+"""Rows and columns of patches, less one, of the image that calibration times."""
+
+DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 
 Model: TypeAlias = "str | os.PathLike[str] | AdaptiveNetwork"
-
-_IMAGE_DTYPES = (torch.uint8, torch.float16, torch.bfloat16, torch.float32)
-
-
-@dataclass(frozen=True)
-class UpscaleInfo:
-    """What happened to an image.
-
-    Attributes:
-        exit_index: (B, rows, cols) int64, exit taken by each patch.
-        edge_score: (B, rows, cols) float32, mean absolute Laplacian, 0 to 255.
-        psnr_db: (B, rows, cols, E) float32, predicted PSNR of every exit in dB.
-        grid: the patches over the LR image.
-        eta: the eta that was used (solved for, where a budget was given).
-        cost: "paper": published FLOPs as a share of the full exit; "macs": true multiply-accumulates, estimator and
-            overlap included, as a share of the full network without tiling; "ms": measured milliseconds in all.
-        milliseconds: the same by stage: "scores", "decision", "exits", "blend".
-    """
-
-    exit_index: Tensor
-    edge_score: Tensor
-    psnr_db: Tensor
-    grid: PatchGrid
-    eta: float
-    cost: dict[str, float]
-    milliseconds: dict[str, float]
+Read: TypeAlias = Callable[[int, int], Tensor]
+Write: TypeAlias = Callable[..., object]
 
 
-@dataclass
-class _Stopwatch:
-    """Wall time between marks, in milliseconds; waits for the device only when it is switched on."""
+class _Engine(NamedTuple):
+    """A model on one device in one arithmetic; `exact` is its network in float32."""
 
+    network: MultiExitNetwork
+    exact: MultiExitNetwork
+    estimator: Estimator
     device: torch.device
-    enabled: bool
-    milliseconds: dict[str, float] = field(default_factory=dict)
-    last: float = 0.0
+    dtype: torch.dtype
 
-    def __post_init__(self) -> None:
-        self.last = self._now()
+    def bands(self, grid: PatchGrid, batch: int) -> list[Band]:
+        """A grid over ``batch`` images, as much at a time as is good for the device."""
+        rows = max(1, BAND_PATCHES[self.device.type] // (batch * grid.cols))
+        return list(bands(grid, rows, self.estimator.margin))
 
-    def _now(self) -> float:
-        if self.enabled and self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        return time.perf_counter() * 1e3
 
-    def mark(self, stage: str) -> None:
-        if self.enabled:
-            now = self._now()
-            self.milliseconds[stage] = now - self.last
-            self.last = now
+class _Job(NamedTuple):
+    """Images on their way from `read` (top, bottom) to `write` (top, rows)."""
+
+    engine: _Engine
+    request: Request
+    grid: PatchGrid
+    images: list[int]
+    read: Read
+    write: Write
+    record: Record
+    watch: Stopwatch
+
+    def of(self, images: list[int]) -> _Job:
+        """The same for some of the images."""
+        if images == self.images:
+            return self
+        return self._replace(
+            images=images,
+            read=lambda top, bottom: self.read(top, bottom)[images],
+            write=lambda top, rows: self.write(top, rows, images),
+        )
 
 
 class Upscaler:
@@ -84,13 +95,17 @@ class Upscaler:
     Args:
         model: name of a shipped model, path to a safetensors file, or an ``AdaptiveNetwork``.
         scale: upscaling factor; must be the model's.
+        cost: what c of the fusion rule counts: "paper" (published FLOPs), "macs" (true multiply-accumulates) or "ms"
+            (milliseconds measured on the device, see `enaf calibrate`: other devices then choose other exits).
 
     Raises:
         ValueError, FileNotFoundError: see ``enaf.checkpoint.load_model``.
         TypeError: a module that is no ``AdaptiveNetwork``.
     """
 
-    def __init__(self, model: Model = "fsrcnn", scale: int = 4) -> None:
+    def __init__(
+        self, model: Model = "fsrcnn", scale: int = 4, *, cost: Literal["paper", "macs", "ms"] = "paper"
+    ) -> None:
         if isinstance(model, torch.nn.Module):
             if not isinstance(model, AdaptiveNetwork):
                 raise TypeError(f"model: expected an AdaptiveNetwork, got {type(model).__name__}")
@@ -98,27 +113,38 @@ class Upscaler:
                 raise ValueError(f"scale: the model upscales by {model.network.scale}, asked for {scale}")
         else:
             model = load_model(model, scale)
+        if cost not in ("paper", "macs", "ms"):
+            raise ValueError(f"cost: expected 'paper', 'macs' or 'ms', got {cost!r}")
         self.scale = scale
-        self._table = CostTable.of(model)
-        self.cost = self._table.paper
-        self._models = {torch.device("cpu"): channels_last(copy.deepcopy(model).cpu().float().eval())}
-        self._lock = threading.Lock()
+        self.column = cost
+        self._model = copy.deepcopy(model).cpu().float().eval()
+        self._table = CostTable.of(self._model)
+        self._engines: dict[tuple[torch.device, torch.dtype], _Engine] = {}
+        self._calibrations: dict[calibration.Setting, Calibration] = {}
+        self._lock = threading.RLock()
 
     @property
     def num_exits(self) -> int:
         """E, bicubic included."""
-        return len(self.cost)
+        return len(self._table.paper)
+
+    @property
+    def cost(self) -> Tensor:
+        """(E,) float64, published cost of every exit as a share of the full one."""
+        return self._table.paper
 
     @overload
     def __call__(
         self, image: Tensor, eta: float = ..., gamma: float = ..., *, budget: float | None = ...,
-        force_exit: int | None = ..., patch_size: int = ..., overlap: int = ..., return_info: Literal[False] = ...,
+        budget_ms: float | None = ..., force_exit: int | None = ..., patch_size: int = ..., overlap: int = ...,
+        dtype: torch.dtype | None = ..., return_info: Literal[False] = ...,
     ) -> Tensor: ...  # fmt: skip
 
     @overload
     def __call__(
         self, image: Tensor, eta: float = ..., gamma: float = ..., *, budget: float | None = ...,
-        force_exit: int | None = ..., patch_size: int = ..., overlap: int = ..., return_info: Literal[True],
+        budget_ms: float | None = ..., force_exit: int | None = ..., patch_size: int = ..., overlap: int = ...,
+        dtype: torch.dtype | None = ..., return_info: Literal[True],
     ) -> tuple[Tensor, UpscaleInfo]: ...  # fmt: skip
 
     @torch.inference_mode()
@@ -129,140 +155,305 @@ class Upscaler:
         gamma: float = 1.0,
         *,
         budget: float | None = None,
+        budget_ms: float | None = None,
         force_exit: int | None = None,
         patch_size: int = 32,
         overlap: int = 4,
+        dtype: torch.dtype | None = None,
         return_info: bool = False,
     ) -> Tensor | tuple[Tensor, UpscaleInfo]:
         """Upscale; see ``enaf_ext.upscale`` for arguments, result and errors."""
-        batch = self._check(image, eta, gamma, budget, force_exit)
-        model = self._model_on(image.device)
-        watch = _Stopwatch(image.device, return_info)
-        grid = PatchGrid(batch.shape[2], batch.shape[3], patch_size, overlap)
+        check_image(image)
+        request = Request(eta, gamma, budget, budget_ms, force_exit, patch_size, overlap).checked(self.num_exits)
+        engine = self._engine(image.device, dtype)
+        canvas = Canvas(image, self.scale)
+        watch = Stopwatch(image.device, synchronize=return_info)
+        info = self._run(engine, request, canvas.shape, canvas.read, canvas.write, watch)
+        return (canvas.sr, info) if return_info else canvas.sr
 
-        edge_score = ops.edge_score(batch, grid)
-        rgb = batch if batch.shape[1] == 3 else batch.expand(-1, 3, -1, -1)
-        psnr_db = model.estimator.on_grid(_unit_range(rgb), grid)
+    @torch.inference_mode()
+    def stream(
+        self,
+        read: ReadRows,
+        shape: tuple[int, int, int],
+        write: WriteRows,
+        *,
+        device: torch.device | str | None = None,
+        eta: float = 1.0,
+        gamma: float = 1.0,
+        budget: float | None = None,
+        budget_ms: float | None = None,
+        force_exit: int | None = None,
+        patch_size: int = 32,
+        overlap: int = 4,
+        dtype: torch.dtype | None = None,
+    ) -> UpscaleInfo:
+        """Upscale an image that never is in memory as a whole; the bytes are those of the whole-image call.
+
+        Args:
+            read: (top, bottom) -> (C, bottom - top, W), a CPU tensor with these rows of the LR image. Asked for ascending,
+                overlapping bands, and from the top again after a first look that some requests need (a budget at all rows,
+                others at a sample).
+            shape: (C, H, W) of the LR image, C = 1 or 3.
+            write: (top, rows), rows (C, n, s*W) on the CPU, of the dtype that ``read`` gave: called in order, until each SR
+                row was given exactly once.
+            device: where the work is done; None is CUDA where there is one, else the CPU.
+            eta, gamma, budget, budget_ms, force_exit, patch_size, overlap, dtype: as for ``enaf_ext.upscale``.
+
+        Returns:
+            What happened; its stages' milliseconds do not wait for a GPU.
+
+        Raises:
+            TypeError, ValueError: an argument is out of range, or ``read`` returned something else.
+        """
+        if len(shape) != 3 or shape[0] not in (1, 3) or min(shape) < 1:
+            raise ValueError(f"shape: expected (1 or 3 channels, height, width), got {tuple(shape)}")
+        request = Request(eta, gamma, budget, budget_ms, force_exit, patch_size, overlap).checked(self.num_exits)
+        device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        engine = self._engine(device, dtype)
+        source, sink = HostRows(read, shape, device, check_image), HostSink(write, device)
+        info = self._run(engine, request, (1, *shape), source, sink, Stopwatch(device, synchronize=False))
+        sink.flush()
+        return info
+
+    @torch.inference_mode()
+    def static(self, image: Tensor, *, dtype: torch.dtype | None = None) -> Tensor:
+        """Upscale by the full network without routing, as fast as it goes: the alternative that routing has to beat.
+
+        Args:
+            image: as for ``enaf_ext.upscale``.
+            dtype: of the network's arithmetic, as for ``enaf_ext.upscale``.
+
+        Returns:
+            As ``enaf_ext.upscale``; whatever its size, the image is as if the network had seen it whole.
+
+        Raises:
+            TypeError, ValueError: as ``enaf_ext.upscale``.
+        """
+        check_image(image)
+        engine = self._engine(image.device, dtype)
+        canvas = Canvas(image, self.scale)
+        _run_static(engine, canvas.shape, canvas.read, canvas.write)
+        return canvas.sr
+
+    # --- the flow ---
+
+    def _run(
+        self, engine: _Engine, request: Request, shape: tuple[int, ...], read: Read, write: Write, watch: Stopwatch
+    ) -> UpscaleInfo:
+        grid = PatchGrid(shape[2], shape[3], request.patch_size, request.overlap)
+        record = Record(shape[0], grid, self.num_exits, engine.device)
+        job = _Job(engine, request, grid, list(range(shape[0])), read, write, record, watch)
+        eta = self._eta(job)
+        static = self._static_images(job, eta)
         watch.mark("scores")
-
-        if force_exit is not None:
-            exit_index = torch.full_like(edge_score, force_exit, dtype=torch.int64)
-        else:
-            if budget is not None:
-                eta = eta_for_budget(psnr_db, edge_score, self.cost, budget, gamma)
-            exit_index = choose_exits(psnr_db, edge_score, self.cost, eta, gamma)
-        order, offsets = ops.route_exits(exit_index, self.num_exits)
-        running = offsets.tolist()  # the one wait for the device: how many patches reach each depth
-        watch.mark("decision")
-
-        patches = run_exits(model.network, rgb, grid, order, running)
-        watch.mark("exits")
-
-        dtype = image.dtype if image.dtype == torch.uint8 and batch.shape[1] == 3 else torch.float32
-        sr = ops.fold_patches(patches, grid.scaled(self.scale), order, batch=batch.shape[0], dtype=dtype)
-        sr = _like(sr, image)
-        watch.mark("blend")
-        if not return_info:
-            return sr
-        counts = torch.tensor([running[j] - running[j + 1] for j in range(self.num_exits)])
-        shape = (batch.shape[0], grid.rows, grid.cols)
-        spent = self._table.spent(counts, grid, batch.shape[0])
-        return sr, UpscaleInfo(
-            exit_index=exit_index.view(shape),
-            edge_score=edge_score.view(shape),
-            psnr_db=psnr_db.view(*shape, -1),
-            grid=grid,
-            eta=eta,
-            cost={**spent, "ms": sum(watch.milliseconds.values())},
-            milliseconds=watch.milliseconds,
+        routed = [image for image in job.images if image not in static]
+        if static:
+            part = job.of(static)
+            _run_static(engine, (len(static), *shape[1:]), part.read, part.write)
+            watch.mark("static")
+        if routed:
+            self._run_routed(job.of(routed), eta)
+        spent = self._table.spent(record.exit_index, static, grid)
+        spent["ms"] = sum(watch.milliseconds.values())
+        return UpscaleInfo(
+            record.exit_index, record.edge_score, record.psnr_db, grid, eta, static, spent, watch.milliseconds
         )
 
-    def _model_on(self, device: torch.device) -> AdaptiveNetwork:
+    def _run_routed(self, job: _Job, eta: float) -> None:
+        """Band by band: scores, decision, exits, blend."""
+        engine, network, watch = job.engine, job.engine.network, job.watch
+        batch = batch_size(network, job.grid.patch_size, engine.device)
+        blend: BandBlend | None = None
+        for band, lr, order, running in beside(self._routed(job, eta), engine.device):
+            blend = blend or BandBlend(len(job.images), self.scale, blended_dtype(lr))
+            lead, rgb = blend.lead(band), as_rgb(lr)
+            patches = empty_patches(network, lead + running[0], job.grid.patch_size, rgb, engine.dtype)
+            run_exits(network, rgb, band.local, order, running, batch, patches[lead:])
+            if engine.dtype != torch.float32:
+                redo_overflows(engine.exact, rgb, band.local, order, running, batch, patches[lead:])
+            watch.mark("exits")
+            job.write(self.scale * band.finished[0], finish(blend(band, patches, order), lr))
+            watch.mark("blend")
+
+    def _routed(self, job: _Job, eta: float) -> Iterator[tuple[Band, Tensor, Tensor, list[int]]]:
+        """Every band: its rows, its patches by descending exit, and how many of them reach each depth."""
+        request, record = job.request, job.record
+        cost = self._relative_cost(job.engine, job.grid)
+        for band in job.engine.bands(job.grid, len(job.images)):
+            lr = job.read(band.top - band.above, band.bottom + band.below)
+            here = (job.images, slice(band.first, band.last))
+            if request.force_exit is not None:
+                record.exit_index[here] = request.force_exit
+            else:
+                if not record.scored:
+                    _score(job, band, lr)
+                psnr_db, edge_score = record.psnr_db[here], record.edge_score[here]
+                chosen = choose_exits(psnr_db.flatten(0, 2), edge_score.flatten(), cost, eta, request.gamma)
+                record.exit_index[here] = chosen.view(edge_score.shape)
+            job.watch.mark("scores")
+            order, offsets = ops.route_exits(record.exit_index[here].flatten(), self.num_exits)
+            running = offsets.tolist()  # the one wait for the device: how many patches reach each depth
+            job.watch.mark("decision")
+            yield band, lr[:, :, band.above : lr.shape[2] - band.below], order, running
+
+    # --- what it decides by ---
+
+    def _relative_cost(self, engine: _Engine, grid: PatchGrid) -> Tensor:
+        """c of the fusion rule."""
+        if self.column == "ms":
+            return self._calibration(engine, grid.patch_size, grid.overlap).relative
+        return self._table.relative(self.column)
+
+    def _eta(self, job: _Job) -> float:
+        """The eta asked for, or the one that a budget buys, for which all images are scored."""
+        request, record = job.request, job.record
+        if request.budget is None and request.budget_ms is None:
+            return request.eta
+        for band in job.engine.bands(job.grid, len(job.images)):
+            _score(job, band, job.read(band.top - band.above, band.bottom + band.below))
+        record.scored = True
+        psnr_db, edge_score = record.psnr_db.flatten(0, 2), record.edge_score.flatten()
+        cost = self._relative_cost(job.engine, job.grid)
+        if request.budget is not None:
+            return eta_for_budget(psnr_db, edge_score, cost, request.budget, request.gamma)
+        assert request.budget_ms is not None
+        measured = self._calibration(job.engine, job.grid.patch_size, job.grid.overlap)
+        share = measured.share(request.budget_ms / len(psnr_db))
+        return eta_for_budget(psnr_db, edge_score, measured.relative, share, request.gamma)
+
+    def _static_images(self, job: _Job, eta: float) -> list[int]:
+        """The images for which routing would cost more than the full network as a whole, by a sample of their patches."""
+        request, grid, record = job.request, job.grid, job.record
+        if request.force_exit is not None or (request.budget is not None and request.budget < 1):
+            return []
+        first = min(SAMPLED_ROWS // 2, grid.rows - 1)
+        sample = [
+            Band(grid, row, row + 1, job.engine.estimator.margin) for row in range(first, grid.rows, SAMPLED_ROWS)
+        ]
+        if not record.scored:
+            for band in sample:
+                _score(job, band, job.read(band.top - band.above, band.bottom + band.below))
+        rows = [band.first for band in sample]
+        cost = self._relative_cost(job.engine, grid)
+        psnr_db, edge_score = record.psnr_db[:, rows], record.edge_score[:, rows]
+        chosen = choose_exits(psnr_db.flatten(0, 2), edge_score.flatten(), cost, eta, request.gamma)
+        static = []
+        for image, exits in zip(job.images, chosen.view(len(job.images), -1).cpu(), strict=True):
+            shares = exits.bincount(minlength=self.num_exits) / len(exits)
+            if self.column == "ms" or request.budget_ms is not None:
+                measured = self._calibration(job.engine, grid.patch_size, grid.overlap)
+                routed = grid.num_patches * float(shares @ torch.tensor(measured.patch_ms))
+                pays = routed < measured.static_ms * grid.height * grid.width
+            else:
+                pays = self._table.routed(shares * grid.num_patches, grid) < 1
+            if not pays:
+                static.append(image)
+        return static
+
+    def calibration(
+        self,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype | None = None,
+        patch_size: int = 32,
+        overlap: int = 4,
+        *,
+        renew: bool = False,
+    ) -> Calibration:
+        """What every exit takes on a device in milliseconds: from the cache, or measured now and kept there.
+
+        Args:
+            device, dtype, patch_size, overlap: as for a call.
+            renew: measure, whatever is in the cache.
+        """
+        return self._calibration(self._engine(torch.device(device), dtype), patch_size, overlap, renew)
+
+    @torch.inference_mode()
+    def _calibration(self, engine: _Engine, patch_size: int, overlap: int, renew: bool = False) -> Calibration:
+        setting = calibration.Setting.of(self._fingerprint, engine.device, engine.dtype, patch_size, overlap)
         with self._lock:
-            if device not in self._models:
-                self._models[device] = copy.deepcopy(self._models[torch.device("cpu")]).to(device)
-            return self._models[device]
+            if setting in self._calibrations and not renew:
+                return self._calibrations[setting]
+            measured = None if renew else calibration.load(setting)
+            if measured is None or len(measured.patch_ms) != self.num_exits:
+                measured = self._measure(engine, patch_size, overlap)
+                calibration.keep(setting, measured)
+            self._calibrations[setting] = measured
+            return measured
 
-    def _check(self, image: Tensor, eta: float, gamma: float, budget: float | None, force_exit: int | None) -> Tensor:
-        """Every complaint about arguments, before any work; the image as (B, C, H, W)."""
-        if not isinstance(image, Tensor):
-            raise TypeError(f"image: expected a tensor, got {type(image).__name__}")
-        if image.dtype not in _IMAGE_DTYPES:
-            raise TypeError(f"image: expected uint8, float16, bfloat16 or float32, got {image.dtype}")
-        if image.dim() not in (3, 4) or image.shape[-3] not in (1, 3) or 0 in image.shape:
-            raise ValueError(
-                f"image: expected (C, H, W) or (B, C, H, W) with 1 or 3 channels and no empty side, got "
-                f"{tuple(image.shape)}"
+    def _measure(self, engine: _Engine, patch_size: int, overlap: int) -> Calibration:
+        """Times whole calls on noise, scores included."""
+        height, width = (patch_size + count * (patch_size - overlap) for count in CALIBRATED_PATCHES)
+        image = torch.randint(0, 256, (1, 3, height, width), dtype=torch.uint8).to(engine.device)
+        grid = PatchGrid(height, width, patch_size, overlap)
+
+        def run(force_exit: int) -> None:
+            canvas, watch = Canvas(image, self.scale), Stopwatch(engine.device, synchronize=True)
+            request = Request(0.0, 0.0, None, None, force_exit, patch_size, overlap)
+            job = _Job(
+                engine,
+                request,
+                grid,
+                [0],
+                canvas.read,
+                canvas.write,
+                Record(1, grid, self.num_exits, engine.device),
+                watch,
             )
-        if not (eta >= 0 and eta != float("inf")):
-            raise ValueError(f"eta: expected a finite number of at least 0, got {eta}")
-        if not (gamma >= 0 and gamma != float("inf")):
-            raise ValueError(f"gamma: expected a finite number of at least 0, got {gamma}")
-        if budget is not None and not 0 <= budget <= 1:
-            raise ValueError(f"budget: expected a share between 0 and 1, got {budget}")
-        if budget is not None and force_exit is not None:
-            raise ValueError("budget: expected None where force_exit is given, got both")
-        if force_exit is not None and not 0 <= force_exit < self.num_exits:
-            raise ValueError(f"force_exit: expected 0 to {self.num_exits - 1}, got {force_exit}")
-        if image.is_floating_point():
-            low, high = (float(bound) for bound in image.aminmax())
-            if not (low >= -1e-3 and high <= 1 + 1e-3):  # also where a value is not a number
-                raise ValueError(f"image: expected floating values in [0, 1], got [{low:g}, {high:g}]")
-        return image if image.dim() == 4 else image.unsqueeze(0)
+            for band in engine.bands(grid, 1):
+                _score(job, band, canvas.read(band.top - band.above, band.bottom + band.below))
+            self._run_routed(job, 0.0)
+            watch.mark("all")
+
+        def static() -> None:
+            canvas = Canvas(image, self.scale)
+            _run_static(engine, canvas.shape, canvas.read, canvas.write)
+            Stopwatch(engine.device, synchronize=True)
+
+        exits = [partial(run, depth) for depth in range(self.num_exits)]
+        return calibration.measure(exits, static, grid.num_patches, height * width)
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        return calibration.fingerprint(self._model)
+
+    def _engine(self, device: torch.device, dtype: torch.dtype | None) -> _Engine:
+        """The model for one device and arithmetic, made once."""
+        if dtype is None:
+            dtype = torch.float16 if device.type == "cuda" else torch.float32
+        if dtype not in DTYPES:
+            raise TypeError(f"dtype: expected float16, bfloat16 or float32, got {dtype}")
+        with self._lock:
+            if (device, dtype) not in self._engines:
+                network = prepare(self._model.network, device, dtype)
+                exact = network if dtype == torch.float32 else prepare(self._model.network, device, torch.float32)
+                estimator = prepare(self._model.estimator, device, torch.float32)
+                self._engines[device, dtype] = _Engine(network, exact, estimator, device, dtype)
+            return self._engines[device, dtype]
 
 
-def run_exits(network: MultiExitNetwork, rgb: Tensor, grid: PatchGrid, order: Tensor, running: list[int]) -> Tensor:
-    """Every patch through the stages up to its own exit, and no further.
-
-    Args:
-        network: the backbone, on the device of the image.
-        rgb: (B, 3, H, W), uint8 or floating.
-        grid: over ``rgb``.
-        order: (M,) int64, patches by descending exit, as ``ops.route_exits`` gives them.
-        running: E+1 integers, how many patches reach each depth.
-
-    Returns:
-        (M, C, P, P) float32 channels_last in the order of ``order``: pixels, or their sub-pixel layout, as the network's
-        tails leave them.
-    """
-    scale, size = network.scale, grid.patch_size
-    side, channels = (scale * size, 3) if network.shuffled else (size, 3 * scale * scale)
-    patches = torch.empty((running[0], channels, side, side), device=rgb.device, memory_format=torch.channels_last)
-    for start in range(0, running[1], BATCH):
-        stop = min(start + BATCH, running[1])
-        features = lr = ops.gather_patches(rgb, grid, order[start:stop], dtype=torch.float32, channels_last=True)
-        for depth in range(1, network.num_exits):
-            active = min(running[depth], stop) - start
-            if active <= 0:
-                break
-            features = network.stage(depth, features[:active])
-            staying = max(0, min(running[depth + 1], stop) - start)
-            if staying < active:
-                patches[start + staying : start + active] = network.tail(depth, features[staying:], lr[staying:active])
-    if running[1] < running[0]:
-        patches[running[1] :] = ops.bicubic_patches(
-            rgb, grid, order[running[1] :], scale, dtype=torch.float32, channels_last=True, shuffled=network.shuffled
-        )
-    return patches
+def _score(job: _Job, band: Band, lr: Tensor) -> None:
+    """Edge scores and predicted PSNR of a band's patches, from its rows with their margin."""
+    inner = lr[:, :, band.above : lr.shape[2] - band.below]
+    here = (job.images, slice(band.first, band.last))
+    shape = (len(job.images), band.last - band.first, job.grid.cols)
+    job.record.edge_score[here] = ops.edge_score(inner, band.local).view(shape)
+    psnr_db = job.engine.estimator.on_grid(unit_range(as_rgb(lr)), band.local, band.above, band.below)
+    job.record.psnr_db[here] = psnr_db.view(*shape, -1)
 
 
-def _unit_range(image: Tensor) -> Tensor:
-    """float32 in [0, 1]."""
-    return image.float().div_(255) if image.dtype == torch.uint8 else image.float()
+def _run_static(engine: _Engine, shape: tuple[int, ...], read: Read, write: Write) -> None:
+    """Images (B, C, H, W) from ``read`` to ``write`` through the full network."""
+    like: Tensor | None = None
 
+    def read_rgb(top: int, bottom: int) -> Tensor:
+        nonlocal like
+        like = read(top, bottom)
+        return unit_range(as_rgb(like), engine.dtype).contiguous(memory_format=torch.channels_last)
 
-def _like(sr: Tensor, image: Tensor) -> Tensor:
-    """The blended result (B, 3, sH, sW) in the dtype, channels, rank and memory layout of ``image``."""
-    if image.shape[-3] == 1:
-        sr = sr.mean(dim=1, keepdim=True)
-    if sr.dtype != image.dtype or sr.is_floating_point():
-        sr = sr.clamp_(0, 1)
-        sr = sr.mul_(255).round_().to(torch.uint8) if image.dtype == torch.uint8 else sr.to(image.dtype)
-    if image.dim() == 3:
-        return sr.squeeze(0)
-    if image.is_contiguous(memory_format=torch.channels_last) and not image.is_contiguous():
-        return sr.contiguous(memory_format=torch.channels_last)
-    return sr
+    for top, rows in StaticNetwork(engine.network).run(read_rgb, shape[2], shape[3]):
+        assert like is not None
+        write(top, finish(rows.float(), like))
 
 
 _shared: dict[tuple[str, int], Upscaler] = {}
@@ -272,16 +463,16 @@ _shared_lock = threading.Lock()
 @overload
 def upscale(
     image: Tensor, eta: float = ..., gamma: float = ..., *, model: Model = ..., scale: int = ...,
-    budget: float | None = ..., force_exit: int | None = ..., patch_size: int = ..., overlap: int = ...,
-    return_info: Literal[False] = ...,
+    budget: float | None = ..., budget_ms: float | None = ..., force_exit: int | None = ..., patch_size: int = ...,
+    overlap: int = ..., dtype: torch.dtype | None = ..., return_info: Literal[False] = ...,
 ) -> Tensor: ...  # fmt: skip
 
 
 @overload
 def upscale(
     image: Tensor, eta: float = ..., gamma: float = ..., *, model: Model = ..., scale: int = ...,
-    budget: float | None = ..., force_exit: int | None = ..., patch_size: int = ..., overlap: int = ...,
-    return_info: Literal[True],
+    budget: float | None = ..., budget_ms: float | None = ..., force_exit: int | None = ..., patch_size: int = ...,
+    overlap: int = ..., dtype: torch.dtype | None = ..., return_info: Literal[True],
 ) -> tuple[Tensor, UpscaleInfo]: ...  # fmt: skip
 
 
@@ -293,9 +484,11 @@ def upscale(
     model: Model = "fsrcnn",
     scale: int = 4,
     budget: float | None = None,
+    budget_ms: float | None = None,
     force_exit: int | None = None,
     patch_size: int = 32,
     overlap: int = 4,
+    dtype: torch.dtype | None = None,
     return_info: bool = False,
 ) -> Tensor | tuple[Tensor, UpscaleInfo]:
     """Upscale an image adaptively: every patch takes the cheapest exit that is predicted to be good enough.
@@ -304,17 +497,20 @@ def upscale(
     j in dB, b marks bicubic on blank patches, c is the exit's cost as a share of the full network's.
 
     Args:
-        image: (C, H, W) or (B, C, H, W), C = 1 or 3, uint8 or floating (float16, bfloat16, float32) in [0, 1]; any size
-            from 1x1, any device, any memory layout.
+        image: (C, H, W) or (B, C, H, W), C = 1 or 3, uint8, uint16 or floating (float16, bfloat16, float32) in [0, 1]; any
+            size from 1x1, any device, any memory layout.
         eta: decibels that the full cost must gain; 0 = best predicted quality, 5 = nearly everything bicubic.
         gamma: decibels granted to bicubic on blank patches; the paper uses 1.0 to 1.5.
         model: name of a shipped model, path to a safetensors file, or an ``AdaptiveNetwork``.
         scale: upscaling factor of the model.
         budget: mean cost to stay within, as a share of the full network in the published convention, 0 to 1; eta is then
             solved for over this image's own estimates.
+        budget_ms: milliseconds to stay within, by what `enaf calibrate` measured; measured now where it has not been.
         force_exit: send every patch to this exit (0 = bicubic, 3 = the full network).
         patch_size: side of a patch in LR pixels.
         overlap: LR pixels that neighbours share and that are blended, at most half a patch.
+        dtype: arithmetic of the network: float16, bfloat16 or float32; None is float16 on CUDA and float32 elsewhere. Patches
+            that leave the range of half precision are done again in float32.
         return_info: also return what happened to every patch.
 
     Returns:
@@ -326,6 +522,9 @@ def upscale(
         ValueError: an argument is out of range; the message names it.
         FileNotFoundError: ``model`` is a path that does not exist.
 
+    An image whose routing would cost more than the full network run over it as a whole (its patches overlap) is given to the
+    full network as a whole; so says ``UpscaleInfo.static``. ``force_exit`` and a ``budget`` below 1 are always routed.
+
     Deterministic: the same input gives the same bytes, alone or in a batch. Not differentiable.
     """
     if isinstance(model, torch.nn.Module):
@@ -336,5 +535,15 @@ def upscale(
             if key not in _shared:
                 _shared[key] = Upscaler(model, scale)
             upscaler = _shared[key]
-    keywords = {"budget": budget, "force_exit": force_exit, "patch_size": patch_size, "overlap": overlap}
-    return upscaler(image, eta, gamma, return_info=return_info, **keywords)  # type: ignore[call-overload]  # bool, not Literal
+    return upscaler(  # type: ignore[call-overload]  # bool, not Literal
+        image,
+        eta,
+        gamma,
+        budget=budget,
+        budget_ms=budget_ms,
+        force_exit=force_exit,
+        patch_size=patch_size,
+        overlap=overlap,
+        dtype=dtype,
+        return_info=return_info,
+    )

@@ -136,3 +136,14 @@ class SubPixelTransposedConvolution(nn.ConvTranspose2d):
         kernel = F.pad(self.weight, (0, 1, 0, 1))[:, :, self.phase_taps]  # (in, out, s, size, k+1)
         kernel = kernel[..., self.phase_taps]  # (in, out, s_y, size_y, s_x, size_x)
         return kernel.permute(1, 2, 4, 0, 3, 5).reshape(-1, self.in_channels, size, size)
+
+    def as_convolution(self) -> nn.Conv2d:
+        """The ordinary convolution to the sub-pixel layout that this is; it shares no memory."""
+        kernel = self._convert()
+        layer = nn.Conv2d(
+            self.in_channels, len(kernel), kernel.shape[-1], padding=self.reach, bias=self.bias is not None
+        )
+        layer.weight = nn.Parameter(kernel, requires_grad=False)
+        if self.bias is not None:
+            layer.bias = nn.Parameter(self.bias.repeat_interleave(self.scale * self.scale), requires_grad=False)
+        return layer

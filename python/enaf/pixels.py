@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Images as callers hand them over and get them back: dtypes, channels, ranks, layouts."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+IMAGE_DTYPES = (torch.uint8, torch.uint16, torch.float16, torch.bfloat16, torch.float32)
+LARGEST = {torch.uint8: 255, torch.uint16: 65535}
+
+
+def check_image(image: Tensor) -> None:
+    """Every complaint about an image, before any work.
+
+    Raises:
+        TypeError, ValueError: naming ``image``, what was expected and what came.
+    """
+    if not isinstance(image, Tensor):
+        raise TypeError(f"image: expected a tensor, got {type(image).__name__}")
+    if image.dtype not in IMAGE_DTYPES:
+        raise TypeError(f"image: expected uint8, uint16, float16, bfloat16 or float32, got {image.dtype}")
+    if image.dim() not in (3, 4) or image.shape[-3] not in (1, 3) or 0 in image.shape:
+        raise ValueError(
+            f"image: expected (C, H, W) or (B, C, H, W) with 1 or 3 channels and no empty side, got {tuple(image.shape)}"
+        )
+    if image.is_floating_point():
+        low, high = (float(bound) for bound in image.aminmax())
+        if not (low >= -1e-3 and high <= 1 + 1e-3):  # also where a value is not a number
+            raise ValueError(f"image: expected floating values in [0, 1], got [{low:g}, {high:g}]")
+
+
+def as_rgb(image: Tensor) -> Tensor:
+    """(B, 1 or 3, H, W) as (B, 3, H, W), without a copy."""
+    return image if image.shape[1] == 3 else image.expand(-1, 3, -1, -1)
+
+
+def unit_range(image: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Values in [0, 1], in a floating dtype."""
+    if image.dtype in LARGEST:
+        return image.float().div_(LARGEST[image.dtype]).to(dtype)
+    return image.to(dtype)
+
+
+def blended_dtype(image: Tensor) -> torch.dtype:
+    """What dtype a result is best blended to: that of ``image`` where nothing is left to be done to it."""
+    return image.dtype if image.dtype in LARGEST and image.shape[1] == 3 else torch.float32
+
+
+def finish(sr: Tensor, image: Tensor) -> Tensor:
+    """A result (B, 3, h, w) in the channels and the dtype of ``image``, clamped to its range."""
+    if sr.dtype == image.dtype and sr.dtype in LARGEST:
+        return sr
+    if image.shape[1] == 1:
+        sr = sr.mean(dim=1, keepdim=True)
+    sr = sr.clamp(0, 1)
+    if image.dtype in LARGEST:
+        return sr.mul_(LARGEST[image.dtype]).round_().to(torch.int32).to(image.dtype)  # few kernels write uint16
+    return sr.to(image.dtype)
+
+
+class Canvas:
+    """An image in memory, read in bands of rows, and its result as it is filled in bands of rows.
+
+    Attributes:
+        shape: (B, C, H, W) of the image.
+        sr: the result, in the image's dtype, rank and memory layout.
+    """
+
+    def __init__(self, image: Tensor, scale: int) -> None:
+        shape = (*image.shape[:-2], image.shape[-2] * scale, image.shape[-1] * scale)
+        last = image.dim() == 4 and image.is_contiguous(memory_format=torch.channels_last) and not image.is_contiguous()
+        layout = torch.channels_last if last else torch.contiguous_format
+        self.sr = torch.empty(shape, dtype=image.dtype, device=image.device, memory_format=layout)
+        self._image, self._result = (x if x.dim() == 4 else x.unsqueeze(0) for x in (image, self.sr))
+        self.shape = tuple(self._image.shape)
+
+    def read(self, top: int, bottom: int) -> Tensor:
+        """(B, C, bottom - top, W)."""
+        return self._image[:, :, top:bottom]
+
+    def write(self, top: int, rows: Tensor, images: list[int] | None = None) -> None:
+        """SR rows (B, C, n, s*W) of all images, or of those named, from ``top`` on."""
+        bottom = top + rows.shape[2]
+        if images is None:
+            self._result[:, :, top:bottom] = rows
+        else:
+            self._result[images, :, top:bottom] = rows

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What was asked of an image, and what happened to it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from enaf_ext.grid import PatchGrid
+
+
+@dataclass(frozen=True)
+class Request:
+    """How much work is to be done; see ``enaf_ext.upscale``."""
+
+    eta: float
+    gamma: float
+    budget: float | None
+    budget_ms: float | None
+    force_exit: int | None
+    patch_size: int
+    overlap: int
+
+    def checked(self, num_exits: int) -> Request:
+        """Itself.
+
+        Raises:
+            ValueError: an argument is out of range, or two contradict each other.
+        """
+        for name in ("eta", "gamma"):
+            value = getattr(self, name)
+            if not (value >= 0 and value != float("inf")):
+                raise ValueError(f"{name}: expected a finite number of at least 0, got {value}")
+        if self.budget is not None and not 0 <= self.budget <= 1:
+            raise ValueError(f"budget: expected a share between 0 and 1, got {self.budget}")
+        if self.budget_ms is not None and not 0 < self.budget_ms < float("inf"):
+            raise ValueError(f"budget_ms: expected a finite number above 0, got {self.budget_ms}")
+        if self.force_exit is not None and not 0 <= self.force_exit < num_exits:
+            raise ValueError(f"force_exit: expected 0 to {num_exits - 1}, got {self.force_exit}")
+        given = [name for name in ("budget", "budget_ms", "force_exit") if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ValueError(f"{given[0]}: expected None where {given[1]} is given, got both")
+        return self
+
+
+@dataclass(frozen=True)
+class UpscaleInfo:
+    """What happened to an image.
+
+    Attributes:
+        exit_index: (B, rows, cols) int64, exit taken by each patch.
+        edge_score: (B, rows, cols) float32, mean absolute Laplacian, 0 to 255; nan where nobody had to look.
+        psnr_db: (B, rows, cols, E) float32, predicted PSNR of every exit in dB; nan where nobody had to look.
+        grid: the patches over the LR image.
+        eta: the eta that was used (solved for, where a budget was given).
+        static: images that went through the full network as a whole because routing would have cost more.
+        cost: "paper": published FLOPs as a share of the full exit; "macs": true multiply-accumulates, estimator and
+            overlap included, as a share of the full network without tiling; "ms": measured milliseconds in all.
+        milliseconds: the same by stage: "scores", "decision", "exits", "blend"; "static" where an image was.
+    """
+
+    exit_index: Tensor
+    edge_score: Tensor
+    psnr_db: Tensor
+    grid: PatchGrid
+    eta: float
+    static: list[int]
+    cost: dict[str, float]
+    milliseconds: dict[str, float]
+
+
+class Record:
+    """What is known of every patch, filled while bands pass; ``scored`` once all scores are there."""
+
+    def __init__(self, batch: int, grid: PatchGrid, num_exits: int, device: torch.device) -> None:
+        shape = (batch, grid.rows, grid.cols)
+        self.exit_index = torch.full(shape, num_exits - 1, device=device)
+        self.edge_score = torch.full(shape, float("nan"), device=device)
+        self.psnr_db = torch.full((*shape, num_exits), float("nan"), device=device)
+        self.scored = False
+
+
+@dataclass
+class Stopwatch:
+    """Wall time between marks, in milliseconds, added up by stage; waits for the device only if asked to."""
+
+    device: torch.device
+    synchronize: bool
+    milliseconds: dict[str, float] = field(default_factory=dict)
+    last: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.last = self._now()
+
+    def _now(self) -> float:
+        if self.synchronize and self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter() * 1e3
+
+    def mark(self, stage: str) -> None:
+        """The time since the last mark was spent on ``stage``."""
+        now = self._now()
+        self.milliseconds[stage] = self.milliseconds.get(stage, 0.0) + now - self.last
+        self.last = now
