@@ -35,7 +35,11 @@ def fill_hidden(colours: Tensor, alpha: Tensor) -> Tensor:
         work = torch.where(new, torch.cat([spread[:-1] / spread[-1:].clamp(min=1), new.float()]), work)
     filled = (work[-1] != 0) & (known == 0)
     values = work[:-1, 0] if colours.is_floating_point() else work[:-1, 0].round()
-    return torch.where(filled, values, colours.float()).to(torch.float32 if colours.is_floating_point() else torch.int32).to(colours.dtype)
+    return (
+        torch.where(filled, values, colours.float())
+        .to(torch.float32 if colours.is_floating_point() else torch.int32)
+        .to(colours.dtype)
+    )
 
 
 def within_neighbourhood(sr: Tensor, lr: Tensor, top: int, scale: int) -> Tensor:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Iterator
@@ -63,13 +64,13 @@ class Ledger:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def done(self) -> dict[tuple[str, str], set[str]]:
+    def done(self) -> dict[tuple[str | None, str | None], set[str]]:
         """SHA-256 of the outputs that came of an input's and settings' SHA-256; lines that a kill cut short are passed over."""
-        outputs: dict[tuple[str, str], set[str]] = {}
+        outputs: dict[tuple[str | None, str | None], set[str]] = {}
         for entry in self._entries():
             key = entry.get("input_sha256"), entry.get("settings_sha256")
             if entry.get("status") == "done" and all(isinstance(part, str) for part in key):
-                outputs.setdefault(key, set()).add(str(entry.get("output_sha256")))  # type: ignore[arg-type]  # checked above
+                outputs.setdefault(key, set()).add(str(entry.get("output_sha256")))
         return outputs
 
     def _entries(self) -> Iterator[dict[str, Any]]:
@@ -91,7 +92,9 @@ class Ledger:
         try:
             end = os.lseek(handle, 0, os.SEEK_END)
             torn = end > 0 and os.pread(handle, 1, end - 1) != b"\n"
-            os.write(handle, (("\n" if torn else "") + result.json() + "\n").encode())
+            line = (("\n" if torn else "") + result.json() + "\n").encode()
+            if os.write(handle, line) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             os.fsync(handle)
         finally:
             os.close(handle)

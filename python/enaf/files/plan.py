@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import glob
+import itertools
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,13 +18,15 @@ STREAM = Path("-")
 
 @dataclass(frozen=True)
 class Job:
-    """One input, its output, and the folders between an output folder and it."""
+    """One input and its output."""
 
     source: Path
     target: Path
 
 
-def find_jobs(inputs: Sequence[str | os.PathLike[str]], output: str | os.PathLike[str], suffix: str | None) -> list[Job]:
+def find_jobs(
+    inputs: Sequence[str | os.PathLike[str]], output: str | os.PathLike[str], suffix: str | None
+) -> list[Job]:
     """Finds the images that the inputs name, and names the outputs.
 
     Args:
@@ -73,20 +76,11 @@ def _find(name: str, output: Path) -> Iterator[tuple[Path, Path]]:
         for file in _images_below(path, output):
             yield file, file.relative_to(path)
     else:
-        for match in sorted(glob.glob(name, recursive=True)):
-            if Path(match).is_dir():
-                continue
-            yield Path(match), Path(match).name if not _fixed(name) else Path(match).relative_to(_fixed(name))
-
-
-def _fixed(pattern: str) -> str:
-    """The folders before the first wildcard of a pattern."""
-    parts = []
-    for part in Path(pattern).parts[:-1]:
-        if glob.has_magic(part):
-            break
-        parts.append(part)
-    return str(Path(*parts)) if parts else ""
+        fixed = itertools.takewhile(lambda part: not glob.has_magic(part), path.parts[:-1])
+        start = Path(*fixed)
+        for match in map(Path, sorted(glob.glob(name, recursive=True))):
+            if match.is_file():
+                yield match, match.relative_to(start)
 
 
 def _images_below(folder: Path, output: Path) -> Iterator[Path]:
@@ -106,7 +100,9 @@ def _check_collisions(jobs: list[Job]) -> None:
     seen: dict[Path, Path] = {}
     for job in jobs:
         if job.target.resolve() in sources:
-            raise ValueError(f"output: {job.target} is an input itself and would be overwritten; name another folder or file")
+            raise ValueError(
+                f"output: {job.target} is an input itself and would be overwritten; name another folder or file"
+            )
         if job.target in seen:
             raise ValueError(f"output: {seen[job.target]} and {job.source} would both become {job.target}")
         seen[job.target] = job.source
