@@ -475,7 +475,7 @@ def frames_in_process(monkeypatch: pytest.MonkeyPatch, data: bytes, *arguments: 
 def test_bare_frames(monkeypatch: pytest.MonkeyPatch, model: str, upscaler: Upscaler, form: str) -> None:
     dtype = "uint16" if "16" in form or "48" in form else "uint8"
     channels = 1 if form.startswith("gray") else 3
-    frames = [pixels(channels, dtype), pixels(channels, dtype).flip(2)]
+    frames = [pixels(channels, dtype), pixels(channels, dtype)[:, torch.arange(19, -1, -1)]]
     data = b"".join(frame.permute(1, 2, 0).numpy().astype(dtype).tobytes() for frame in frames)
     options = (f"--raw=30x20:{form}", "--model", model, "--force-exit=1")
     status, out = frames_in_process(monkeypatch, data, *options)

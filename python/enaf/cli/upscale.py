@@ -190,21 +190,22 @@ def _listener(arguments: argparse.Namespace) -> Any:
     class Terminal(Listener):
         """A bar of files with megapixels per second and the time left, and a line for each file."""
 
-        def started(self, files: int) -> None:
+        def started(self, files: int | None) -> None:
             self.since, self.megapixels, self.files = time.perf_counter(), 0.0, 0
             quiet = arguments.quiet or arguments.json or not sys.stderr.isatty()
-            form = "{l_bar}{bar}| {n:.1f}/{total} files [{elapsed}<{remaining}{postfix}]"
+            form = "{l_bar}{bar}| {n:.1f}/{total} files [{elapsed}<{remaining}{postfix}]" if files else None
             self.bar = tqdm(total=files, disable=quiet, bar_format=form, leave=False)
 
         def advanced(self, share: float, megapixels: float) -> None:
             self.megapixels += megapixels
             rate = self.megapixels / max(1e-9, time.perf_counter() - self.since)
             self.bar.set_postfix_str(f"{rate:.1f} MP/s", refresh=False)
-            self.bar.update(min(share, self.files + 1 - self.bar.n))
+            self.bar.update(share)
 
         def finished(self, result: FileResult) -> None:
             self.files += 1
-            self.bar.update(self.files - self.bar.n)
+            if self.bar.total:
+                self.bar.update(self.files - self.bar.n)  # also for what was skipped or failed half way
             if arguments.json:
                 tqdm.write(result.json(), file=lines)
                 lines.flush()

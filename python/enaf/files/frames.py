@@ -70,6 +70,7 @@ def upscale_frames(
     device = usable_device(device)
     check_request(upscaler, settings)
     count = 0
+    listener.started(None)
     try:
         for frame in _frames(source, raw, settings.max_pixels):
             layout = result_layout(frame.layout, settings)
@@ -77,7 +78,7 @@ def upscale_frames(
             upscale_rows(frame, writer.write, upscaler, settings, device)
             target.flush()
             count += 1
-            listener.advanced(0, layout.height * layout.width / 1e6)
+            listener.advanced(1, layout.height * layout.width / 1e6)
     except (ImageError, OSError, RuntimeError, MemoryError) as error:
         return FileResult("-", "-", "failed", error=f"frame {count}: {error}", notes=[f"{count} frames"])
     return FileResult("-", "-", "done", notes=[f"{count} frames"])

@@ -44,8 +44,8 @@ _PREVIEW_SIDE = 4096
 class Listener:
     """Is told how a run gets on; the methods of this one do nothing."""
 
-    def started(self, files: int) -> None:
-        """So many files will be looked at."""
+    def started(self, files: int | None) -> None:
+        """So many files, or an unknown number of frames, will be looked at."""
 
     def advanced(self, share: float, megapixels: float) -> None:
         """So much of the present file was done, and so many megapixels of its result."""
