@@ -394,3 +394,11 @@ def test_interlaced_png(tmp_path: Path, width: int) -> None:
         image = pyvips.Image.new_from_array(pixels.permute(1, 2, 0).numpy())
         image.pngsave(str(tmp_path / "image.png"), interlace=True)
         assert same(read_image(tmp_path / "image.png").pixels, pixels)
+
+
+def test_deep_animations_are_refused(tmp_path: Path) -> None:
+    tifffile = pytest.importorskip("tifffile")
+    pytest.importorskip("pyvips")
+    tifffile.imwrite(tmp_path / "image.tif", np.zeros((2, 9, 9, 3), np.uint16), photometric="rgb")
+    with pytest.raises(ImageError, match="expected one image, got 2 frames"):
+        read_image(tmp_path / "image.tif")

@@ -14,8 +14,8 @@ import torch
 from hypothesis import given, settings
 from PIL import Image, ImageCms
 
-from enaf.image_io import ImageError, Metadata, ifd, read_image, write_image
-from enaf.image_io.metadata import KINDS, stripped, upright
+from enaf.image_io import ImageError, Layout, Metadata, check_target, ifd, read_image, write_image
+from enaf.image_io.metadata import KINDS, orientation, stripped, upright
 
 PIXELS = torch.arange(3 * 20 * 30, dtype=torch.int32).remainder(251).to(torch.uint8).view(3, 20, 30)
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -98,17 +98,17 @@ def test_pillow_reads_what_we_write(tmp_path: Path, suffix: str) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".webp", ".jpg"])
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_orientation_is_applied_once(tmp_path: Path, orientation: int, suffix: str) -> None:
+@pytest.mark.parametrize("turn", range(1, 9))
+def test_orientation_is_applied_once(tmp_path: Path, turn: int, suffix: str) -> None:
     ramp = np.arange(48, dtype=np.uint8).reshape(6, 8).repeat(8, 0).repeat(8, 1) * 5
     # How a camera stores an upright picture under each value of the tag.
     stored = {
         1: ramp, 2: ramp[:, ::-1], 3: ramp[::-1, ::-1], 4: ramp[::-1],
         5: ramp.T, 6: np.rot90(ramp), 7: ramp[::-1, ::-1].T, 8: np.rot90(ramp, -1),
-    }[orientation]  # fmt: skip
+    }[turn]  # fmt: skip
     path = tmp_path / f"image{suffix}"
     exif = Image.Exif()
-    exif[0x0112] = orientation
+    exif[0x0112] = turn
     options = {"lossless": True} if suffix == ".webp" else {"quality": 100} if suffix == ".jpg" else {}
     Image.fromarray(np.ascontiguousarray(stored)).convert("RGB").save(path, exif=exif, **options)
     for _ in range(2):  # what is written is upright, and says so
@@ -121,11 +121,11 @@ def test_orientation_is_applied_once(tmp_path: Path, orientation: int, suffix: s
         assert image.getexif().get(0x0112, 1) == 1
 
 
-@pytest.mark.parametrize("orientation", range(2, 9))
-def test_orientation_is_applied_in_bands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, orientation: int) -> None:
+@pytest.mark.parametrize("turn", range(2, 9))
+def test_orientation_is_applied_in_bands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, turn: int) -> None:
     pytest.importorskip("pyvips")
     exif = Image.Exif()
-    exif[0x0112] = orientation
+    exif[0x0112] = turn
     Image.fromarray(PIXELS.permute(1, 2, 0).numpy()).save(tmp_path / "image.png", exif=exif)
     whole = read_image(tmp_path / "image.png")
     monkeypatch.setattr("enaf.image_io.reading.BANDED_PIXELS", 1)
@@ -193,3 +193,36 @@ def test_a_damaged_block_harms_nothing(place: int, value: int, keep: int) -> Non
     block = bytes(damaged[:keep])
     after = upright(Metadata(exif=block), 5, 6).exif or b""
     assert len(after) == len(block)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    place=st.integers(0, 120),
+    value=st.integers(0, 255),
+    suffix=st.sampled_from([".png", ".jpg", ".webp", ".avif", ".tif"]),
+)
+def test_a_damaged_block_never_costs_the_picture(
+    tmp_path_factory: pytest.TempPathFactory, place: int, value: int, suffix: str
+) -> None:
+    """It goes along, or the target is refused before any work."""
+    block = bytearray(exif_block(orientation=1))
+    block[place] = value
+    damaged = Metadata(exif=bytes(block))
+    path = tmp_path_factory.mktemp("damaged") / f"image{suffix}"
+    try:
+        check_target(path, Layout(20, 30, 3, np.dtype(np.uint8)), damaged)
+    except ImageError as error:
+        assert "the EXIF block is damaged" in str(error)  # noqa: PT017
+        assert suffix in (".avif", ".tif")
+        return
+    write_image(path, PIXELS, metadata=damaged)
+    with Image.open(path) as image:
+        assert image.size == (30, 20)
+
+
+def test_a_tag_that_points_nowhere_does_not_hide_the_others() -> None:
+    block = bytearray(exif_block(orientation=6))
+    (rows,) = [place for place in range(10, 22, 12) if block[place : place + 2] == b"\x0f\x01"]
+    block[rows + 8 : rows + 12] = (10**6).to_bytes(4, "little")
+    assert orientation(Metadata(exif=bytes(block))) == 6
+    assert 0x9003 in tags(bytes(block))

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import IO, Protocol
 
 import numpy as np
@@ -37,6 +38,7 @@ def upscale_rows(
     settings: Settings,
     device: str,
     *,
+    scratch: Path | None = None,
     advanced: Callable[[int], object] = lambda rows: None,
     preview: Sink | None = None,
 ) -> UpscaleInfo:
@@ -48,6 +50,7 @@ def upscale_rows(
         upscaler: of any scale; what it makes is resized where another size was asked for.
         settings: what was asked for.
         device: where the network runs.
+        scratch: a folder for a file without a name, in which opacity waits for the colours; None is the system's.
         advanced: told of rows of the LR image that were done.
         preview: also gets the colours of the upscaled rows, (C, n, W), before any resizing.
 
@@ -66,7 +69,7 @@ def upscale_rows(
     dtype = None if settings.dtype is None else getattr(torch, settings.dtype)
     routing = dict(settings.routing)
 
-    with tempfile.TemporaryFile() as spool:
+    with tempfile.TemporaryFile(dir=scratch) as spool:
         alpha = _alpha(source) if layout.has_alpha else None
         flat = alpha is not None and bool((alpha == alpha[:, :1, :1]).all())
         if alpha is not None and not flat:

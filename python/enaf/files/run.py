@@ -160,7 +160,9 @@ class _Run:
         """Every job, in order."""
         if self.folder is not None:
             self.folder.mkdir(parents=True, exist_ok=True)
-        for folder in {job.target.resolve().parent for job in self.jobs if job.target != STREAM}:
+        files = [job.target for job in self.jobs if job.target != STREAM]
+        maps = [self._map_of(job) for job in self.jobs] if self.exit_map is not None else []
+        for folder in {path.resolve().parent for path in (*files, *maps)}:
             if folder.is_dir():
                 sweep(folder)
         listener.started(len(self.jobs))
@@ -218,7 +220,7 @@ class _Run:
             megapixels = layout.height * layout.width / 1e6
             with create_image(target, layout, metadata, quality=self.settings.quality) as writer:
                 info = upscale_rows(
-                    reader, writer.write, self.upscaler, self.settings, self.device,
+                    reader, writer.write, self.upscaler, self.settings, self.device, scratch=target.parent,
                     advanced=lambda rows: listener.advanced(rows / lr.height, rows / lr.height * megapixels),
                     preview=None if self.exit_map is None else self._preview(lr, pictures),
                 )  # fmt: skip

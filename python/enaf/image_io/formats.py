@@ -7,6 +7,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from . import ifd
 from .image import ImageError, Layout, Metadata
 
 READABLE = ("PNG", "JPEG", "WEBP", "AVIF", "TIFF", "PPM", "BMP")
@@ -102,6 +103,11 @@ def check_target(path: str | os.PathLike[str], layout: Layout, metadata: Metadat
         raise ImageError(f"{path}: {target.name} holds no alpha, got {layout}; write PNG, WebP, AVIF or TIFF")
     if Path(path).suffix.lower() == ".pgm" and layout.channels != 1:
         raise ImageError(f"{path}: PGM is grey, got {layout}; write PPM")
+    if metadata is not None and metadata.exif and target in (TIFF, AVIF):  # which are not given it as it is
+        try:
+            ifd.parse(metadata.exif)
+        except ValueError as error:
+            raise ImageError(f"{path}: the EXIF block is damaged ({error}); write PNG, or strip it") from None
     for name in ("exif", "xmp"):
         held = getattr(metadata, name, None)
         if held is not None and name in target.metadata and len(held) > target.max_block:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import struct
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import BinaryIO, Literal, NamedTuple, TypeAlias
 
 Order: TypeAlias = 'Literal["<", ">"]'
-SHORT, LONG, RATIONAL, UNDEFINED, LONG8 = 3, 4, 5, 7, 16
+SHORT, LONG, RATIONAL, UNDEFINED, _IFD, LONG8 = 3, 4, 5, 7, 13, 16
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 _FORMATS = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
 _SUBDIRECTORIES = (0x8769, 0x8825, 0xA005)  # EXIF, GPS, interoperability
@@ -54,11 +55,16 @@ class Directory:
         self.entries[tag] = Entry(kind, count, struct.pack(f"{self.order}{len(values)}{form}", *values))
 
 
-def parse(data: bytes | mmap.mmap) -> Directory:
+def parse(data: bytes | mmap.mmap, *, strict: bool = False) -> Directory:
     """Reads the first directory of a TIFF, BigTIFF or EXIF block, and the EXIF, GPS and interoperability ones below it.
 
+    Args:
+        data: the whole of it.
+        strict: whether a tag of the first directory that points outside the data is an error, as in a picture that was cut
+            short. Otherwise, and below, such tags are left out: cameras and editors leave them.
+
     Raises:
-        ValueError: a header that is none, or a tag that points outside the data.
+        ValueError: a header that is none, or a first directory outside the data.
     """
     order: Order | None = {b"II": "<", b"MM": ">"}.get(bytes(data[:2]))  # type: ignore[assignment]  # mypy widens the literals
     if order is None or len(data) < 8:
@@ -68,16 +74,16 @@ def parse(data: bytes | mmap.mmap) -> Directory:
         raise ValueError("not a TIFF header")
     big = magic == 43
     start = _unpack(order + ("Q" if big else "I"), data, 8 if big else 4)[0]
-    return _parse(data, order, big, start, depth=0)
+    return _parse(data, order, big, start, depth=0, strict=strict)
 
 
 def parse_file(stream: BinaryIO) -> Directory:
-    """The same of an open file, of which only the tags are read."""
+    """The same of an open file, strictly; only the tags are read."""
     with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        return parse(data)
+        return parse(data, strict=True)
 
 
-def _parse(data: bytes | mmap.mmap, order: Order, big: bool, start: int, depth: int) -> Directory:
+def _parse(data: bytes | mmap.mmap, order: Order, big: bool, start: int, depth: int, strict: bool) -> Directory:
     directory = Directory(order)
     count = _unpack(order + ("Q" if big else "H"), data, start)[0]
     row = order + ("HHQ" if big else "HHI")
@@ -94,11 +100,16 @@ def _parse(data: bytes | mmap.mmap, order: Order, big: bool, start: int, depth: 
         if length > inline:
             at = _unpack(order + ("Q" if big else "I"), data, at)[0]
         if at + length > len(data):
-            raise ValueError(f"tag {tag} points outside the file")
-        directory.entries[tag] = Entry(kind, number, bytes(data[at : at + length]), at)
-        if tag in _SUBDIRECTORIES and depth < 2:
-            (pointer,) = directory.integers(tag) or (0,)
-            directory.children[tag] = _parse(data, order, big, pointer, depth + 1)
+            if strict:
+                raise ValueError(f"tag {tag} points outside the file")
+            continue
+        entry = Entry(kind, number, bytes(data[at : at + length]), at)
+        if tag not in _SUBDIRECTORIES:
+            directory.entries[tag] = entry
+        elif kind in (LONG, LONG8, _IFD) and number == 1 and depth < 2:
+            with contextlib.suppress(ValueError):
+                start = int.from_bytes(entry.data, "little" if order == "<" else "big")
+                directory.children[tag] = _parse(data, order, big, start, depth + 1, strict=False)
     return directory
 
 

@@ -65,7 +65,7 @@ class PillowRows:
         if image.mode == "CMYK":
             self._to_srgb, self.metadata = _cmyk_to_srgb(found, name)
         if image.mode in ("P", "PA", "CMYK"):
-            self.notes = (f"{ {'CMYK': 'CMYK'}.get(image.mode, 'palette') } to {self._mode}",)
+            self.notes = ("CMYK to sRGB" if image.mode == "CMYK" else f"palette to {self._mode}",)
         self._turn = metadata.orientation(found)
         height, width = (image.width, image.height) if self._turn > 4 else (image.height, image.width)
         channels, dtype = _MODES[self._mode]
@@ -89,6 +89,7 @@ class PillowRows:
         elif picture.mode != self._mode and not picture.mode.startswith("I;16"):
             picture = picture.convert(self._mode)
         array = np.asarray(picture).astype(self.layout.dtype, copy=False)  # also in the machine's byte order
+        self._image.close()  # its own copy of the pixels is not needed any more
         return np.ascontiguousarray(_upright(np.atleast_3d(array), self._turn))
 
 

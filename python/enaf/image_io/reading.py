@@ -160,7 +160,7 @@ def _open_tiff(
     source: Source, stream: BinaryIO, name: str, max_pixels: int, stack: contextlib.ExitStack
 ) -> ImageReader:
     """TIFF says in its tags what it holds, also where Pillow cannot open it."""
-    directory = ifd.parse(source) if isinstance(source, bytes) else ifd.parse_file(stream)
+    directory = ifd.parse(source, strict=True) if isinstance(source, bytes) else ifd.parse_file(stream)
     found = metadata.of_tiff(directory)
     width, height = (directory.integers(tag)[:1] or [0] for tag in (256, 257))
     _check_size(name, height[0], width[0], max_pixels)
