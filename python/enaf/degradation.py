@@ -17,8 +17,8 @@ def _keys_cubic(x: Tensor) -> Tensor:
     return torch.where(x <= 1, near, torch.where(x < 2, far, torch.zeros_like(x)))
 
 
-def _taps(size: int, new_size: int) -> tuple[Tensor, Tensor]:
-    """Source indices (new_size, K) and weights (new_size, K) along one axis, symmetric at the borders."""
+def taps(size: int, new_size: int) -> tuple[Tensor, Tensor]:
+    """Source indices (new_size, K) and weights (new_size, K, float64) along one axis, symmetric at the borders."""
     scale = new_size / size
     stretch = min(scale, 1.0)  # antialiasing: the kernel widens by the reduction
     width = 4.0 / stretch
@@ -33,7 +33,7 @@ def _taps(size: int, new_size: int) -> tuple[Tensor, Tensor]:
 
 
 def _resize_axis(image: Tensor, dim: int, new_size: int) -> Tensor:
-    indices, weights = _taps(image.shape[dim], new_size)
+    indices, weights = taps(image.shape[dim], new_size)
     shape = [1] * image.dim()
     shape[dim] = new_size
     indices = indices.to(image.device)

@@ -1,41 +1,53 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`enaf upscale`: image files in, larger image files out."""
+"""`enaf upscale`: image files in, larger image files out. A thin skin over `enaf.upscale_files`."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from enaf.cli import DONE, SOME_FAILED, UsageError
 
-HELP = "Upscale images four times; every patch takes the cheapest exit that is predicted to be good enough."
+if TYPE_CHECKING:
+    from enaf.files import FileResult
+
+HELP = "Upscale images; every patch takes the cheapest exit that is predicted to be good enough."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command line."""
-    parser.add_argument("inputs", metavar="IN", nargs="+", type=Path, help="image: PNG, JPEG, WebP, TIFF, BMP or PPM")
     parser.add_argument(
-        "-o", "--output", metavar="OUT", type=Path, required=True,
-        help="file to write (.png, .tif, .jpg, .webp), or a folder: then names and formats are kept where they can be",
+        "inputs", metavar="IN", nargs="+",
+        help="image (PNG, JPEG, WebP, AVIF, TIFF, PPM, BMP), folder with all below it, glob pattern, or - (standard input)",
+    )  # fmt: skip
+    parser.add_argument(
+        "-o", "--output", metavar="OUT", required=True,
+        help="file (.png, .tif, .jpg, .webp, .avif, .ppm, .bmp), folder (names and formats are kept where they can be), or -",
     )  # fmt: skip
     parser.add_argument("--model", default="fsrcnn", help="shipped model or .safetensors file (default: %(default)s)")
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: a GPU where there is one)")
     parser.add_argument(
-        "--quality", type=int, default=95, metavar="1..100", help="of JPEG and WebP (default: %(default)s)"
+        "--dtype",
+        choices=("float32", "bfloat16", "float16"),
+        help="arithmetic of the network (default: the device's best)",
     )
-    parser.add_argument("--exit-map", metavar="FILE", type=Path, help="also draw which patch took which exit")
-    parser.add_argument("-q", "--quiet", action="store_true", help="only speak of failures")
+
+    size = parser.add_argument_group("size").add_mutually_exclusive_group()
+    size.add_argument(
+        "--scale", type=int, default=4, choices=(2, 3, 4),
+        help="by a model of that scale, or by the one for 4 and an antialiased reduction (default: %(default)s)",
+    )  # fmt: skip
+    size.add_argument("--size", type=_size, metavar="WxH", help="of the result in pixels, antialiased")
 
     routing = parser.add_argument_group("how much work to do")
     routing.add_argument(
-        "--eta",
-        type=float,
-        default=1.0,
+        "--eta", type=float, default=1.0,
         help="weight of the cost, in dB for a full network; more is faster (default: %(default)s)",
-    )
+    )  # fmt: skip
     routing.add_argument(
         "--gamma", type=float, default=1.0, help="bonus in dB for bicubic on blank patches (default: %(default)s)"
     )
@@ -44,10 +56,46 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--budget", type=float, metavar="0..1", help="share of the full cost to spend; finds eta by itself"
     )
     choice.add_argument(
+        "--budget-ms", type=float, metavar="MS", help="milliseconds an image to spend; finds eta by itself"
+    )
+    choice.add_argument(
         "--force-exit", type=int, metavar="J", help="send every patch to exit J (0 = bicubic, 3 = full)"
     )
     routing.add_argument("--patch-size", type=int, default=32, help="side of a patch in pixels (default: %(default)s)")
     routing.add_argument("--overlap", type=int, default=4, help="pixels that neighbours share (default: %(default)s)")
+
+    files = parser.add_argument_group("files")
+    files.add_argument(
+        "--format", metavar="EXT", help="of the results, as png (default: the inputs'; png where only read)"
+    )
+    files.add_argument(
+        "--quality", type=int, default=95, metavar="1..100", help="of JPEG, WebP and AVIF (default: %(default)s)"
+    )
+    files.add_argument(
+        "--strip", metavar="KINDS", default="", help="leave out metadata: of icc,exif,xmp,resolution; or all"
+    )
+    files.add_argument(
+        "--max-megapixels", type=float, default=179, metavar="N", help="refuse larger inputs (default: %(default)s)"
+    )
+    files.add_argument(
+        "--resume", action="store_true", help="skip what was done from the same bytes by the same settings"
+    )
+    files.add_argument(
+        "--ledger", metavar="FILE", help="append results here (default: enaf-ledger.jsonl in an output folder)"
+    )
+    files.add_argument(
+        "--exit-map", metavar="FILE", help="also draw which patch took which exit; a folder for many inputs"
+    )
+    files.add_argument(
+        "--raw", metavar="WxH:FORMAT",
+        help="bare frames from - to -, FORMAT of gray, gray16le, rgb24, rgb48le; PPM frames (--format ppm) need no sizes",
+    )  # fmt: skip
+
+    talk = parser.add_argument_group("what is said")
+    talk.add_argument("--report", metavar="FILE", help="write what became of every file as JSON")
+    how = talk.add_mutually_exclusive_group()
+    how.add_argument("--json", action="store_true", help="one JSON object a file on the standard output")
+    how.add_argument("-q", "--quiet", action="store_true", help="only speak of failures")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -59,112 +107,129 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         UsageError: the options contradict each other, or nothing could come of them.
     """
-    targets = _targets(arguments.inputs, arguments.output)
-    if arguments.exit_map is not None and len(arguments.inputs) > 1:
-        raise UsageError(f"--exit-map: expected one input image, got {len(arguments.inputs)}")
-    if not 1 <= arguments.quality <= 100:
-        raise UsageError(f"--quality: expected 1..100, got {arguments.quality}")
-
-    from enaf.image_io import ImageError
-
-    upscaler, device = _load(arguments)
-    failures = []
-    for source, target in targets:
-        try:
-            _upscale(source, target, upscaler, device, arguments)
-        except (ImageError, ValueError, RuntimeError, MemoryError) as error:
-            message = str(error) if isinstance(error, ImageError) else f"{source}: {error or type(error).__name__}"
-            failures.append(message)
-            print(f"failed: {message}", file=sys.stderr)
-    if len(failures) > 0 and len(targets) > 1:
-        print(f"\n{len(failures)} of {len(targets)} failed:", *failures, sep="\n  ", file=sys.stderr)
-    return SOME_FAILED if failures else DONE
-
-
-def _targets(inputs: list[Path], output: Path) -> list[tuple[Path, Path]]:
-    """Which file each input becomes; refuses outputs that would meet each other or an input."""
-    from enaf.image_io import WRITABLE
-
-    is_folder = output.is_dir() or len(inputs) > 1 or not output.suffix
-    if is_folder:
-        if output.exists() and not output.is_dir():
-            raise UsageError(f"-o: expected a folder for {len(inputs)} inputs, got the file {output}")
-        suffixes = [source.suffix if source.suffix.lower() in WRITABLE else ".png" for source in inputs]
-        targets = [output / (source.stem + suffix) for source, suffix in zip(inputs, suffixes, strict=True)]
-    else:
-        if output.suffix.lower() not in WRITABLE:
-            raise UsageError(f"-o: expected a folder or a name that ends in {', '.join(WRITABLE)}, got {output}")
-        targets = [output]
-    sources = {source.resolve() for source in inputs}
-    seen: dict[Path, Path] = {}
-    for source, target in zip(inputs, targets, strict=True):
-        if target.resolve() in sources:
-            raise UsageError(f"-o: {target} is an input itself and would be overwritten; name another folder or file")
-        if target in seen:
-            raise UsageError(f"-o: {seen[target]} and {source} would both become {target}")
-        seen[target] = source
-    if is_folder:
-        output.mkdir(parents=True, exist_ok=True)
-    return list(zip(inputs, targets, strict=True))
-
-
-def _load(arguments: argparse.Namespace) -> tuple[Any, str]:
-    """The upscaler and the device it runs on; what is wrong with the options is said before any image is read."""
-    import torch
-
-    import enaf_ext
-    from enaf_ext.grid import PatchGrid
-
-    device = arguments.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=device)
-        PatchGrid(1, 1, arguments.patch_size, arguments.overlap)
-        return enaf_ext.Upscaler(model=arguments.model), device
-    except (
-        ValueError,
-        OSError,
-        RuntimeError,
-        AssertionError,
-    ) as error:  # torch has an AssertionError for a missing CUDA
-        raise UsageError(str(error).splitlines()[0]) from error
-
-
-def _upscale(source: Path, target: Path, upscaler: Any, device: str, arguments: argparse.Namespace) -> None:
-    """One image from file to file."""
-    import torch
-
-    from enaf.exit_map import draw_exit_map, exit_names
-    from enaf.image_io import check_target, read_image, write_image
+    from enaf.files import upscale_files
 
     started = time.perf_counter()
-    image = read_image(source)
-    height, width = (upscaler.scale * side for side in image.pixels.shape[-2:])
-    check_target(target, height, width, image.pixels)
-    pixels = image.pixels.to(device)
-    deep = pixels.dtype == torch.uint16
-    sr, info = upscaler(
-        pixels.float() / 65535 if deep else pixels,
-        eta=arguments.eta,
-        gamma=arguments.gamma,
-        budget=arguments.budget,
-        force_exit=arguments.force_exit,
-        patch_size=arguments.patch_size,
-        overlap=arguments.overlap,
-        return_info=True,
-    )
-    result = (sr * 65535).round().int().to(torch.uint16) if deep else sr
-    write_image(target, result, icc_profile=image.icc_profile, quality=arguments.quality)
-    num_exits = upscaler.num_exits
-    if arguments.exit_map is not None:
-        picture = (sr * 255).round().to(torch.uint8) if deep else sr
-        write_image(arguments.exit_map, draw_exit_map(picture, info.exit_index[0], info.grid, num_exits))
-    if not arguments.quiet:
-        counts = info.exit_index.flatten().bincount(minlength=num_exits).tolist()
-        shares = ", ".join(
-            f"{name} {100 * count / sum(counts):.0f} %"
-            for name, count in zip(exit_names(num_exits), counts, strict=True)
-        )
-        cost = f"cost {100 * info.cost['paper']:.0f} % (published FLOPs), {100 * info.cost['macs']:.0f} % (true MACs)"
-        print(f"{target}  {width}x{height}  {time.perf_counter() - started:.2f} s  {shares}; {cost}", flush=True)
+    listener = _listener(arguments)
+    options = _options(arguments)
+    try:
+        if arguments.inputs == ["-"] and arguments.output == "-" and (arguments.raw or arguments.format == "ppm"):
+            results = [_frames(arguments, options, listener)]
+            listener.finished(results[0])
+        elif arguments.raw:
+            raise ValueError("raw: expected - for both the input and the output")
+        else:
+            results = upscale_files(arguments.inputs, arguments.output, listener=listener, **options)
+    except (ValueError, TypeError, OSError) as error:
+        raise UsageError(str(error).splitlines()[0]) from error
+    finally:
+        listener.close()
+    failed = [result for result in results if result.status == "failed"]
+    if arguments.report:
+        _write_report(Path(arguments.report), results, time.perf_counter() - started)
+    if failed and len(results) > 1:
+        messages = [result.error or "" for result in failed]
+        print(f"\n{len(failed)} of {len(results)} failed:", *messages, sep="\n  ", file=sys.stderr)
+    return SOME_FAILED if failed else DONE
+
+
+def _options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The keywords of `upscale_files`."""
+    names = (
+        "model", "scale", "size", "eta", "gamma", "budget", "budget_ms", "force_exit", "patch_size", "overlap", "device",
+        "dtype", "format", "quality", "strip", "exit_map", "resume", "ledger",
+    )  # fmt: skip
+    options = {name: getattr(arguments, name) for name in names}
+    if not arguments.max_megapixels > 0:
+        raise UsageError(f"--max-megapixels: expected a number above 0, got {arguments.max_megapixels}")
+    return {**options, "max_pixels": int(arguments.max_megapixels * 1e6)}
+
+
+def _size(text: str) -> tuple[int, int]:
+    width, _, height = text.partition("x")
+    if not (width.isdigit() and height.isdigit()):
+        raise argparse.ArgumentTypeError(f"expected WIDTHxHEIGHT, got {text}")
+    return int(width), int(height)
+
+
+def _frames(arguments: argparse.Namespace, options: dict[str, Any], listener: Any) -> FileResult:
+    from enaf.files.frames import parse_raw, upscale_frames
+    from enaf.files.settings import Settings, parse_strip
+
+    for name in ("exit_map", "resume", "ledger"):
+        if options.pop(name):
+            raise ValueError(f"{name}: expected none with frames")
+    device = options.pop("device")
+    settings = Settings(**{**options, "strip": parse_strip(options["strip"])})
+    raw = parse_raw(arguments.raw) if arguments.raw else None
+    return upscale_frames(
+        sys.stdin.buffer, sys.stdout.buffer, settings, raw=raw, device=device, listener=listener
+    )  # fmt: skip
+
+
+def _write_report(path: Path, results: list[FileResult], seconds: float) -> None:
+    """One JSON document: the sums, and what became of every file."""
+    counts = {status: sum(result.status == status for result in results) for status in ("done", "skipped", "failed")}
+    megapixels = sum((result.width or 0) * (result.height or 0) for result in results) / 1e6
+    report = {
+        **counts, "seconds": round(seconds, 3), "megapixels": round(megapixels, 3),
+        "files": [json.loads(result.json()) for result in results],
+    }  # fmt: skip
+    path.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+
+
+def _listener(arguments: argparse.Namespace) -> Any:
+    """Progress for people where they look, one line or one JSON object a file elsewhere."""
+    from tqdm import tqdm
+
+    from enaf.exit_map import exit_names
+    from enaf.files import Listener
+
+    lines = sys.stderr if arguments.output == "-" else sys.stdout
+
+    class Terminal(Listener):
+        """A bar of files with megapixels per second and the time left, and a line for each file."""
+
+        def started(self, files: int | None) -> None:
+            self.since, self.megapixels, self.files = time.perf_counter(), 0.0, 0
+            quiet = arguments.quiet or arguments.json or not sys.stderr.isatty()
+            form = "{l_bar}{bar}| {n:.1f}/{total} files [{elapsed}<{remaining}{postfix}]" if files else None
+            self.bar = tqdm(total=files, disable=quiet, bar_format=form, leave=False)
+
+        def advanced(self, share: float, megapixels: float) -> None:
+            self.megapixels += megapixels
+            rate = self.megapixels / max(1e-9, time.perf_counter() - self.since)
+            self.bar.set_postfix_str(f"{rate:.1f} MP/s", refresh=False)
+            self.bar.update(share)
+
+        def finished(self, result: FileResult) -> None:
+            self.files += 1
+            if self.bar.total:
+                self.bar.update(self.files - self.bar.n)  # also for what was skipped or failed half way
+            if arguments.json:
+                tqdm.write(result.json(), file=lines)
+                lines.flush()
+            elif result.status == "failed":
+                tqdm.write(f"failed: {result.error}", file=sys.stderr)
+            elif not arguments.quiet:
+                tqdm.write(_line(result, exit_names(len(result.exits))), file=lines)
+                lines.flush()
+
+        def close(self) -> None:
+            if hasattr(self, "bar"):
+                self.bar.close()
+
+    return Terminal()
+
+
+def _line(result: FileResult, names: list[str]) -> str:
+    """What a person wants to know of a file."""
+    if result.status == "skipped":
+        return f"{result.target}  skipped: done before"
+    if not result.exits:
+        return f"{result.target}  {'; '.join(result.notes)}"
+    counts = result.exits
+    shares = ", ".join(f"{name} {100 * count / sum(counts):.0f} %" for name, count in zip(names, counts, strict=True))
+    cost = f"cost {100 * result.cost['paper']:.0f} % (published FLOPs), {100 * result.cost['macs']:.0f} % (true MACs)"
+    notes = "".join(f"; {note}" for note in result.notes)
+    return f"{result.target}  {result.width}x{result.height}  {result.seconds:.2f} s  {shares}; {cost}{notes}"

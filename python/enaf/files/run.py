@@ -1,0 +1,316 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Many files: each is done, skipped or failed, and the rest goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from enaf.exit_map import draw_exit_map
+from enaf.image_io import (
+    MAX_PIXELS,
+    ImageError,
+    Layout,
+    check_target,
+    create_image,
+    open_image,
+    sha256_of,
+    sweep,
+    write_image,
+)
+from enaf.image_io.metadata import stripped
+from enaf.upscaler import UpscaleInfo, Upscaler
+from enaf_ext.grid import PatchGrid
+
+from .ledger import NAME, FileResult, Ledger
+from .one_image import upscale_rows
+from .plan import STREAM, Job, find_jobs
+from .resizing import RowResizer
+from .settings import Settings, checked, find_model, parse_strip, result_layout
+
+_PREVIEW_SIDE = 4096
+
+
+class Listener:
+    """Is told how a run gets on; the methods of this one do nothing."""
+
+    def started(self, files: int | None) -> None:
+        """So many files, or an unknown number of frames, will be looked at."""
+
+    def advanced(self, share: float, megapixels: float) -> None:
+        """So much of the present file was done, and so many megapixels of its result."""
+
+    def finished(self, result: FileResult) -> None:
+        """A file was done, skipped, or failed."""
+
+
+def upscale_files(
+    inputs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    output: str | os.PathLike[str],
+    *,
+    model: str | os.PathLike[str] = "fsrcnn",
+    scale: int = 4,
+    size: tuple[int, int] | None = None,
+    eta: float = 1.0,
+    gamma: float = 1.0,
+    budget: float | None = None,
+    budget_ms: float | None = None,
+    force_exit: int | None = None,
+    patch_size: int = 32,
+    overlap: int = 4,
+    device: str = "auto",
+    dtype: str | None = None,
+    format: str | None = None,
+    quality: int = 95,
+    strip: str | Sequence[str] = (),
+    max_pixels: int = MAX_PIXELS,
+    exit_map: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    ledger: str | os.PathLike[str] | None = None,
+    listener: Listener | None = None,
+) -> list[FileResult]:
+    """Upscales image files: what `enaf upscale` does. Memory is bounded by bands, not by images.
+
+    A file that cannot be read, upscaled or written is reported in its result, and the rest goes on. Each result is written
+    beside its target, flushed, read back, and renamed: a kill or a full disk leaves the old file or the new one, and what
+    else it leaves is removed by the next run into that folder.
+
+    Args:
+        inputs: files, folders (with all that is below them), `glob` patterns, or `-` (standard input).
+        output: a file, a folder (folders are mirrored, names and formats kept), or `-` (standard output).
+        model: name of a shipped model, or a .safetensors file.
+        scale: 2, 3 or 4, by a shipped model of that scale; where there is none, by the one for 4 and an antialiased reduction.
+        size: (width, height) of every result in pixels, antialiased; None for the scale's.
+        eta, gamma, budget, budget_ms, force_exit, patch_size, overlap: as for `enaf_ext.upscale`. Opacity is upscaled apart,
+            and shares `budget_ms` half and half with the colours.
+        device: "cpu", "cuda", "cuda:1", ...; "auto" is a GPU where there is one.
+        dtype: arithmetic of the network, "float32", "bfloat16" or "float16"; None is the device's best. Files keep their own.
+        format: of the results, as "png"; None keeps the input's, or takes PNG for what is only read.
+        quality: 1..100, of JPEG, WebP and AVIF.
+        strip: metadata to leave out: of "icc", "exif", "xmp", "resolution"; or "all".
+        max_pixels: larger inputs are refused, as decompression bombs may be.
+        exit_map: a file (one input) or folder for pictures of which patch took which exit.
+        resume: skip what the ledger shows as done from the same input bytes by the same settings and weights, if the output
+            still is what it was.
+        ledger: the file to which results are appended as JSON lines; None is `enaf-ledger.jsonl` in an output folder; beside
+            an output file with ``resume``, else none.
+        listener: is told how it gets on.
+
+    Returns:
+        What became of each file, in order.
+
+    Raises:
+        ValueError, TypeError: an option is out of range, or nothing could come of it; the message names it. Nothing was
+            written.
+        FileNotFoundError: the model is a path that does not exist.
+    """
+    settings = checked(
+        Settings(
+            model=os.fspath(model), scale=scale, size=size, eta=eta, gamma=gamma, budget=budget, budget_ms=budget_ms,
+            force_exit=force_exit, patch_size=patch_size, overlap=overlap, dtype=dtype, format=format, quality=quality,
+            strip=parse_strip(strip), max_pixels=max_pixels,
+        )
+    )  # fmt: skip
+    names = [inputs] if isinstance(inputs, (str, os.PathLike)) else list(inputs)
+    jobs = find_jobs(names, output, settings.suffix)
+    run = _Run(settings, jobs, Path(output), device, exit_map, resume, ledger)
+    return run.all(listener or Listener())
+
+
+class _Run:
+    """One call of `upscale_files`."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        jobs: list[Job],
+        output: Path,
+        device: str,
+        exit_map: str | os.PathLike[str] | None,
+        resume: bool,
+        ledger: str | os.PathLike[str] | None,
+    ) -> None:
+        self.settings, self.jobs, self.output = settings, jobs, output
+        self.folder = output if jobs[0].target not in (output, STREAM) else None
+        self.upscaler, self.weights = load_upscaler(settings)
+        self.device = usable_device(device)
+        check_request(self.upscaler, settings)
+        self.exit_map = None if exit_map is None else Path(exit_map)
+        if self.exit_map is not None and self.folder is None and self.exit_map.suffix.lower() not in (".png", ".jpg"):
+            raise ValueError(f"exit_map: expected a name that ends in .png or .jpg for one input, got {self.exit_map}")
+        if resume and output == STREAM:
+            raise ValueError("resume: expected an output file or folder, got - (the standard output)")
+        beside = (self.folder or output.parent) / NAME if self.folder or resume else None
+        place = beside if ledger is None else Path(ledger)
+        self.ledger = None if place is None else Ledger(place)
+        self.known = self.ledger.done() if self.ledger and resume else {}
+        self.resume = resume
+
+    def all(self, listener: Listener) -> list[FileResult]:
+        """Every job, in order."""
+        if self.folder is not None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        files = [job.target for job in self.jobs if job.target != STREAM]
+        maps = [self._map_of(job) for job in self.jobs] if self.exit_map is not None else []
+        for folder in {path.resolve().parent for path in (*files, *maps)}:
+            if folder.is_dir():
+                sweep(folder)
+        listener.started(len(self.jobs))
+        results = []
+        for job in self.jobs:
+            result = self._one(job, listener)
+            if self.ledger is not None and result.status != "skipped":
+                result = _kept(result, self.ledger)
+            results.append(result)
+            listener.finished(result)
+        return results
+
+    def _one(self, job: Job, listener: Listener) -> FileResult:
+        result = FileResult(str(job.source), str(job.target), "failed")
+        started = time.perf_counter()
+        try:
+            if self.ledger is not None:
+                result = self._identified(result, job)
+                if self._is_done(result, job):
+                    return replace(result, status="skipped")
+            result = self._upscaled(result, job, listener)
+            return replace(result, status="done", seconds=round(time.perf_counter() - started, 3))
+        except ImageError as error:
+            return replace(result, error=str(error))
+        except (OSError, ValueError, TypeError, RuntimeError, MemoryError) as error:
+            return replace(result, error=f"{job.source}: {str(error).strip() or type(error).__name__}")
+
+    def _identified(self, result: FileResult, job: Job) -> FileResult:
+        """With all that an output depends on; the standard input cannot be read twice."""
+        if job.source == STREAM or not job.source.is_file():
+            return result
+        settings = self.settings.fingerprint(self.weights, job.target)
+        return replace(result, input_sha256=sha256_of(job.source), settings_sha256=settings)
+
+    def _is_done(self, result: FileResult, job: Job) -> bool:
+        outputs = self.known.get((result.input_sha256, result.settings_sha256))
+        if not outputs or not job.target.is_file() or sha256_of(job.target) not in outputs:
+            return False
+        return self.exit_map is None or self._map_of(job).is_file()
+
+    def _upscaled(self, result: FileResult, job: Job, listener: Listener) -> FileResult:
+        source = sys.stdin.buffer.read() if job.source == STREAM else job.source
+        with contextlib.ExitStack() as stack:
+            reader = stack.enter_context(open_image(source, name=str(job.source), max_pixels=self.settings.max_pixels))
+            lr, layout = reader.layout, result_layout(reader.layout, self.settings)
+            metadata = stripped(reader.metadata, self.settings.strip)
+            target = job.target
+            if target == STREAM:  # whole and checked before a byte of it goes out
+                target = Path(
+                    stack.enter_context(tempfile.TemporaryDirectory()), "-" + (self.settings.suffix or ".png")
+                )
+            check_target(target, layout, metadata)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            pictures: list[Tensor] = []
+            megapixels = layout.height * layout.width / 1e6
+            with create_image(target, layout, metadata, quality=self.settings.quality) as writer:
+                info = upscale_rows(
+                    reader, writer.write, self.upscaler, self.settings, self.device, scratch=target.parent,
+                    advanced=lambda rows: listener.advanced(rows / lr.height, rows / lr.height * megapixels),
+                    preview=None if self.exit_map is None else self._preview(lr, pictures),
+                )  # fmt: skip
+            if job.target == STREAM:
+                with open(target, "rb") as file:
+                    shutil.copyfileobj(file, sys.stdout.buffer, 1 << 20)
+                sys.stdout.buffer.flush()
+        if self.exit_map is not None:
+            self._draw(job, torch.cat(pictures, dim=1), info)
+        notes = list(reader.notes)
+        scale = self.upscaler.scale
+        if (layout.height, layout.width) != (scale * lr.height, scale * lr.width):
+            notes.append(f"x{scale} resized to {layout.width}x{layout.height}")
+        return replace(
+            result, output_sha256=writer.sha256, width=layout.width, height=layout.height, eta=info.eta, cost=info.cost,
+            exits=info.exit_index.flatten().bincount(minlength=self.upscaler.num_exits).tolist(), notes=notes,
+        )  # fmt: skip
+
+    def _preview(self, lr: Layout, pictures: list[Tensor]) -> RowResizer:
+        """Collects the result at a size that fits a screen, in 8 bits."""
+        height, width = self.upscaler.scale * lr.height, self.upscaler.scale * lr.width
+        shrink = min(1.0, _PREVIEW_SIDE / max(height, width))
+        limit = 1 if lr.dtype.kind == "f" else torch.iinfo(getattr(torch, lr.dtype.name)).max
+        return RowResizer(
+            (height, width),
+            (max(1, round(height * shrink)), max(1, round(width * shrink))),
+            lambda rows: pictures.append((rows.float() * (255 / limit)).round().to(torch.uint8)),
+        )
+
+    def _map_of(self, job: Job) -> Path:
+        """The picture of exits of a job: the file that was named, or a place in the folder like the result's."""
+        assert self.exit_map is not None
+        if self.folder is None:
+            return self.exit_map
+        return (self.exit_map / job.target.relative_to(self.folder)).with_suffix(".png")
+
+    def _draw(self, job: Job, picture: Tensor, info: UpscaleInfo) -> None:
+        path = self._map_of(job)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_image(path, draw_exit_map(picture, info.exit_index[0], info.grid, self.upscaler.num_exits))
+
+
+def _kept(result: FileResult, ledger: Ledger) -> FileResult:
+    """The result, failed if the ledger cannot take it: what is not in it cannot be resumed."""
+    try:
+        ledger.append(result)
+    except OSError as error:
+        return replace(result, status="failed", error=f"{ledger.path}: cannot be written: {error.strerror or error}")
+    return result
+
+
+def load_upscaler(settings: Settings) -> tuple[Upscaler, str]:
+    """The upscaler of the best fitting model, and the SHA-256 of its weights.
+
+    Raises:
+        ValueError, FileNotFoundError: there is no such model.
+    """
+    path, native, weights = find_model(settings.model, settings.scale)
+    return Upscaler(path if path.is_file() else settings.model, native), weights
+
+
+def usable_device(device: str) -> str:
+    """The device's name, "auto" resolved.
+
+    Raises:
+        ValueError: torch cannot use it.
+    """
+    name = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # an AssertionError where CUDA is missing
+        raise ValueError(f"device: {str(error).splitlines()[0]}") from None
+    return name
+
+
+def check_request(upscaler: Upscaler, settings: Settings) -> None:
+    """Lets the upscaler itself complain about its arguments, on one pixel.
+
+    Raises:
+        ValueError, TypeError: it does.
+    """
+    PatchGrid(1, 1, settings.patch_size, settings.overlap)
+    if settings.dtype not in (None, "float32", "bfloat16", "float16"):
+        raise ValueError(f"dtype: expected float32, bfloat16 or float16, got {settings.dtype}")
+    routing = settings.routing
+    if (
+        settings.budget_ms is not None
+        and settings.budget_ms > 0
+        and settings.budget is None
+        and settings.force_exit is None
+    ):
+        routing["budget_ms"] = None  # in order, and using it would measure the device
+    upscaler(torch.zeros(3, 1, 1, dtype=torch.uint8), **routing)  # type: ignore[call-overload]  # by name
