@@ -17,6 +17,8 @@ RANKS = {
     "enaf.upscaler": 2,
     "enaf.evaluate": 3,
     "enaf.train": 3,
+    "enaf.viewer": 3,
+    "enaf.video": 3,
     "enaf.cli": 4,
     "enaf.__main__": 4,
 }
@@ -26,6 +28,7 @@ MAY_TOUCH_THE_DISK = (
     "enaf.train",
     "enaf.evaluate",
     "enaf.cli",
+    "enaf.viewer.page",  # its own template
     "enaf_ext._library",
 )
 DISK = re.compile(

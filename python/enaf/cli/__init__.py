@@ -15,6 +15,7 @@ from importlib import metadata
 
 SUBCOMMANDS = (
     "upscale",
+    "compare",
     "train",
     "eval",
     "doctor",
