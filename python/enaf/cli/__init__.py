@@ -16,6 +16,7 @@ from importlib import metadata
 SUBCOMMANDS = (
     "upscale",
     "compare",
+    "view",
     "train",
     "eval",
     "doctor",
