@@ -29,6 +29,7 @@ MAY_TOUCH_THE_DISK = (
     "enaf.evaluate",
     "enaf.cli",
     "enaf.viewer.page",  # its own template
+    "enaf.video",
     "enaf_ext._library",
 )
 DISK = re.compile(
