@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
 import subprocess
 import sys
@@ -21,8 +20,18 @@ from enaf.video import VideoError, is_video, upscale_video
 
 av = pytest.importorskip("av")
 
-BARS = [(235, 235, 235), (220, 220, 20), (20, 220, 220), (20, 200, 20), (220, 20, 220), (220, 20, 20), (20, 20, 220), (20, 20, 20)]
+BARS = [
+    (235, 235, 235),
+    (220, 220, 20),
+    (20, 220, 220),
+    (20, 200, 20),
+    (220, 20, 220),
+    (220, 20, 20),
+    (20, 20, 220),
+    (20, 20, 20),
+]
 MILLISECOND = Fraction(1, 1000)
+NOISE = [np.random.default_rng(index).integers(0, 256, (96, 160, 3), dtype=np.uint8) for index in range(10)]
 
 
 @dataclass
@@ -186,9 +195,10 @@ def test_the_network_itself(tmp_path: Path) -> None:
     make_video(tmp_path / "in.mkv")
     upscaler = Upscaler()
     upscale_video(tmp_path / "in.mkv", tmp_path / "out.mkv", upscaler, routing={"eta": 0.3}, codec="ffv1")
+    exact = 4 | 8192 | 16384 | 262144  # bicubic, chroma interpolated and not dropped, rounded
     rgb = frames_of(tmp_path / "in.mkv")[3].reformat(
-        format="rgb24", src_colorspace=5, dst_colorspace=5, src_color_range=1, dst_color_range=2, interpolation=4 | 8192 | 16384 | 262144
-    )  # fmt: skip
+        format="rgb24", src_colorspace=5, dst_colorspace=5, src_color_range=1, dst_color_range=2, interpolation=exact
+    )
     expected = upscaler(torch.from_numpy(rgb.to_ndarray()).permute(2, 0, 1), eta=0.3).permute(1, 2, 0).numpy()
     luma = 16 + expected @ np.array([65.481, 128.553, 24.966]) / 255
     assert np.abs(planes(frames_of(tmp_path / "out.mkv")[3])[0] - luma).mean() < 0.6
@@ -198,7 +208,9 @@ def test_frames_share_batches_of_bounded_size(tmp_path: Path) -> None:
     make_video(tmp_path / "in.mkv")
     enlarger = Enlarger()
     seen: list[tuple[int, int | None]] = []
-    upscale_video(tmp_path / "in.mkv", tmp_path / "out.mkv", enlarger, progress=lambda *done: seen.append(done), segment_frames=9)
+    upscale_video(
+        tmp_path / "in.mkv", tmp_path / "out.mkv", enlarger, progress=lambda *done: seen.append(done), segment_frames=9
+    )
     assert enlarger.shapes == [(8, 3, 32, 64), (1, 3, 32, 64), (1, 3, 32, 64)]
     assert [done for done, _ in seen] == [9, 10]
 
@@ -246,6 +258,38 @@ def test_kill_9_at_any_moment_loses_and_doubles_nothing(tmp_path: Path) -> None:
     assert packets_of(target, "video") == packets_of(tmp_path / "whole.mkv", "video")
     assert packets_of(target, "audio") == packets_of(source, "audio")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.mkv", "out.mkv", "whole.mkv"]
+
+
+FULL = """
+import resource, signal, sys
+sys.path[:0] = [{tests!r}]
+from test_video import Enlarger
+from enaf.video import VideoError, upscale_video
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
+try:
+    upscale_video({source!r}, {target!r}, Enlarger(), segment_frames=2)
+except VideoError as error:
+    sys.exit(str(error))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("limit", [2_000, 15_000])
+def test_a_full_disk_leaves_the_old_file(tmp_path: Path, limit: int) -> None:
+    """As large as a file may grow: less than a segment, or less than the result."""
+    source, target = tmp_path / "in.mkv", tmp_path / "out.mkv"
+    make_video(source, NOISE[:6], audio=True)
+    target.write_bytes(b"the old file")
+    script = FULL.format(tests=str(Path(__file__).parent), source=str(source), target=str(target), limit=limit)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 1, done.stderr
+    assert ".mkv" in done.stderr
+    assert target.read_bytes() == b"the old file"
+    assert not [path for path in tmp_path.rglob("*") if path.suffix == ".part"]
+    report = upscale_video(source, target, Enlarger(), segment_frames=2, resume=True)
+    assert report.frames == 6
+    assert times_of(target) == times_of(source)
 
 
 def broken_off(source: Path, target: Path, after: int) -> None:
@@ -301,15 +345,15 @@ def test_segments_of_something_else_are_not_used(tmp_path: Path, change: str) ->
 # --- damage, and what is refused ---
 
 
-@pytest.fixture
-def damaged(tmp_path: Path) -> Path:
+@pytest.fixture(params=["ffv1", "libx264"])
+def damaged(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     path = tmp_path / "damaged.mkv"
-    rng = np.random.default_rng(0)
-    pictures = [rng.integers(0, 256, (32, 64, 3), dtype=np.uint8) for _ in range(10)]
-    make_video(path, pictures, codec="ffv1", options={"slicecrc": "1"})
+    options = {"ffv1": {"level": "3", "slicecrc": "1"}, "libx264": {"crf": "10", "g": "3"}}[request.param]
+    make_video(path, NOISE, codec=request.param, options=options)
     data = bytearray(path.read_bytes())
     middle = len(data) // 2
-    data[middle : middle + 40] = bytes(40)
+    length = 400 if request.param == "ffv1" else 10000  # H.264 has no checksum: only gross damage can be seen
+    data[middle : middle + length] = bytes(length)
     path.write_bytes(bytes(data))
     return path
 
@@ -322,23 +366,25 @@ def test_a_damaged_frame_is_named(tmp_path: Path, damaged: Path) -> None:
 
 def test_damage_is_passed_and_reported_where_that_is_asked_for(tmp_path: Path, damaged: Path) -> None:
     report = upscale_video(damaged, tmp_path / "out.mkv", Enlarger(), on_damage="keep")
-    assert 1 <= len(report.damaged) <= 2
+    assert 1 <= len(report.damaged) <= 3
     assert report.frames == len(times_of(tmp_path / "out.mkv")) >= 9
 
 
-def test_a_video_that_ends_early(tmp_path: Path) -> None:
-    make_video(tmp_path / "in.mkv")
-    data = (tmp_path / "in.mkv").read_bytes()
-    (tmp_path / "in.mkv").write_bytes(data[: len(data) * 2 // 3])
-    with pytest.raises(VideoError, match=r"in\.mkv: frame \d+ (is missing|cannot|is damaged)"):
-        upscale_video(tmp_path / "in.mkv", tmp_path / "out.mkv", Enlarger())
+@pytest.mark.parametrize("suffix", [".mkv", ".mp4"])
+def test_a_video_that_ends_early(tmp_path: Path, suffix: str) -> None:
+    source = tmp_path / f"in{suffix}"
+    make_video(source, NOISE, options={"crf": "10", "g": "1"})
+    data = source.read_bytes()
+    source.write_bytes(data[: len(data) * 2 // 3])
+    with pytest.raises(VideoError, match=rf"in\{suffix}: (frame \d (is missing|cannot|is damaged)|Invalid data)"):
+        upscale_video(source, tmp_path / "out.mkv", Enlarger())
 
 
 @pytest.mark.parametrize(
     ("source", "target", "words"),
     [
         ({"codec": "ffv1", "pixel_format": "yuva420p", "options": {}}, "out.mkv", "without alpha or palette, got yuva420p"),
-        ({"codec": "ffv1", "pixel_format": "yuv420p16le", "options": {}}, "out.mkv", "libx264 cannot hold its pixel format yuv420p16le; name another codec"),
+        ({"codec": "ffv1", "pixel_format": "yuv420p16le", "options": {}}, "out.mkv", "libx264 cannot hold its pixel format"),
         ({"options": {"x264-params": "interlaced=1"}}, "out.mkv", "frame 0 is interlaced; deinterlace it first"),
         ({"audio": True}, "out.webm", "webm cannot hold all of it"),
         ({"attachment": True}, "out.mp4", "mp4 cannot hold all of it"),
@@ -390,4 +436,3 @@ def test_a_missing_folder_is_an_error_of_its_name(tmp_path: Path) -> None:
     make_video(tmp_path / "in.mkv")
     with pytest.raises(VideoError, match="no such file or folder"):
         upscale_video(tmp_path / "in.mkv", tmp_path / "missing" / "out.mkv", Enlarger())
-    shutil.rmtree(tmp_path / "missing", ignore_errors=True)

@@ -149,7 +149,8 @@ def upscale_video(
         "segment_frames": segment_frames,
         "on_damage": on_damage,
     }
-    segments = _Segments(target, json.dumps(settings, sort_keys=True), resume)
+    with _errors_of(target):
+        segments = _Segments(target, json.dumps(settings, sort_keys=True), resume)
     batch = max(1, min(_LARGEST_BATCH, _BATCH_PIXELS // (first.height * first.width)))
     with _errors_of(source):
         frames = _Frames(source, on_damage == "fail", report)  # from the first again
@@ -183,6 +184,7 @@ class _Frames:
         time_base: of the frames' `pts`.
         rate: mean frames per second.
         expected: how many frames the file says it has, or None.
+        seconds: where the file says they end, or None.
     """
 
     def __init__(self, source: Path, strict: bool, report: VideoReport) -> None:
@@ -194,6 +196,7 @@ class _Frames:
             self.time_base = stream.time_base or Fraction(1, 1000)
             self.rate = stream.average_rate or stream.guessed_rate or Fraction(25)
             self.expected = stream.frames or None
+            self.seconds = _seconds(stream)
             context = stream.codec_context
             self.tags = (context.color_primaries, context.color_trc, context.colorspace, context.color_range)
             self.aspect = stream.sample_aspect_ratio or Fraction(1)
@@ -202,22 +205,26 @@ class _Frames:
         import av
 
         self.report.damaged.clear()
-        count, last = 0, None
+        count, read, last = 0, 0, None
         with av.open(str(self.source)) as container:
             stream = _video_stream(container, self.source)
-            stream.thread_type = "AUTO"
+            stream.thread_type = "SLICE"  # threads by frame would blame another frame for the damage
             packets = container.demux(stream)
             while True:
-                try:
-                    packet = next(packets, None)
-                    if packet is None:
-                        break
-                    decoded = packet.decode()
-                except av.error.FFmpegError as error:
-                    self._damage(count, f"cannot be decoded ({error.strerror})")
-                    continue
+                with _complaints() as complaints:
+                    try:
+                        packet = next(packets, None)
+                        if packet is None:
+                            break
+                        read += 1  # frames come out of the decoder later: damage is that of the packet
+                        decoded = packet.decode()
+                    except av.error.FFmpegError as error:
+                        self._damage(read - 1, f"cannot be decoded ({error.strerror})")
+                        continue
+                if complaints:
+                    self._damage(read - 1, f"is damaged ({complaints[0]})")
                 for frame in decoded:
-                    if frame.is_corrupt:
+                    if frame.is_corrupt and not complaints:
                         self._damage(count, "is damaged")
                     if frame.interlaced_frame:
                         raise VideoError(f"{self.source}: frame {count} is interlaced; deinterlace it first")
@@ -227,14 +234,47 @@ class _Frames:
                     last = frame.pts
                     yield frame
                     count += 1
+        end = 0.0 if last is None else float(last * self.time_base)
         if self.expected is not None and count < self.expected:
             self._damage(count, f"is missing: the file says that it has {self.expected} frames")
+        elif self.seconds is not None and end + 2.5 / self.rate < self.seconds:
+            self._damage(
+                count, f"is missing: the file says that it lasts {self.seconds:.2f} s, and ends at {end:.2f} s"
+            )
 
     def _damage(self, number: int, what: str) -> None:
         text = f"frame {number} {what}"
         if self.strict:
             raise VideoError(f"{self.source}: {text}; repair the file, or let it pass with on_damage='keep'")
         self.report.damaged.append(text)
+
+
+@contextlib.contextmanager
+def _complaints() -> Iterator[list[str]]:
+    """What FFmpeg logs as an error inside: most decoders patch over damage and say so nowhere else."""
+    import av
+
+    level = av.logging.get_level()
+    av.logging.set_level(av.logging.ERROR)
+    found: list[str] = []
+    try:
+        with av.logging.Capture(local=False) as log:
+            yield found
+            found += [message.strip() for severity, _, message in log if severity <= av.logging.ERROR]
+    finally:
+        av.logging.set_level(level)
+
+
+def _seconds(stream: Any) -> float | None:
+    """The end of a stream by the header, in seconds; Matroska has it in a tag, as H:M:S."""
+    if stream.duration is not None:
+        return float(((stream.start_time or 0) + stream.duration) * stream.time_base)
+    parts = stream.metadata.get("DURATION", "").split(":")
+    try:
+        hours, minutes, seconds = (float(part) for part in parts)
+    except ValueError:
+        return None
+    return 3600 * hours + 60 * minutes + seconds
 
 
 def _video_stream(container: Any, source: Path) -> Any:
@@ -274,7 +314,7 @@ class _Look:
 
     @classmethod
     def of(cls, frame: Any, frames: _Frames, source: Path) -> _Look:
-        import av
+        from av.sidedata.sidedata import Type as SideData
 
         name = frame.format.name
         if any(component.is_alpha for component in frame.format.components) or frame.format.has_palette:
@@ -292,8 +332,10 @@ class _Look:
         if not frame.format.is_rgb and matrix in (0, _UNSPECIFIED):
             matrix = _BT709 if frame.height >= 720 else _BT601
         if not frame.format.is_rgb and matrix not in _COEFFICIENTS:
-            raise VideoError(f"{source}: its colour matrix ({matrix}) is not one that can be converted; convert it first")
-        data = frame.side_data.get(av.sidedata.sidedata.Type.DISPLAYMATRIX)
+            raise VideoError(
+                f"{source}: its colour matrix ({matrix}) is not one that can be converted; convert it first"
+            )
+        data = frame.side_data.get(SideData.DISPLAYMATRIX)
         rotation = None if data is None else tuple(memoryview(bytes(data)).cast("i"))
         return cls(
             pixel_format=name.replace("yuvj", "yuv"),
@@ -379,7 +421,10 @@ def _fingerprint(upscaler: Upscaler, routing: Mapping[str, Any]) -> str:
     """What the network makes of a small fixed image: another network, another fingerprint."""
     ramp = torch.arange(3 * 48 * 64).view(3, 48, 64)
     image = ((ramp * 37) % 251 * (ramp % 64) // 64).to(torch.uint8)
-    outputs = [upscaler(image, **{**routing, "budget": None, "force_exit": exit_index}) for exit_index in (0, -1 + upscaler.num_exits)]
+    outputs = [
+        upscaler(image, **{**routing, "budget": None, "force_exit": exit_index})
+        for exit_index in (0, -1 + upscaler.num_exits)
+    ]
     return hashlib.sha256(b"".join(output.numpy().tobytes() for output in outputs)).hexdigest()
 
 
@@ -403,10 +448,10 @@ class _Encoder:
 
         try:
             held = [form.name for form in av.codec.Codec(self.codec, "w").video_formats or ()]
-        except av.error.FFmpegError:
+        except (av.error.FFmpegError, ValueError):
             raise ValueError(f"codec: expected an encoder of this FFmpeg, got {self.codec!r}") from None
         if self.look.pixel_format not in held:
-            others = "libx265 or ffv1" if "libx265" != self.codec else "ffv1"
+            others = "libx265 or ffv1" if self.codec != "libx265" else "ffv1"
             raise VideoError(
                 f"{self.source}: {self.codec} cannot hold its pixel format {self.look.pixel_format}; "
                 f"name another codec, for instance {others}"
@@ -467,13 +512,14 @@ class _Segments:
         if first is None:
             return 0
         count = 0
-        with _errors_of(self.path(index)), _whole_file(self.path(index)) as part:
-            with av.open(str(part), "w", format="nut") as container:  # NUT keeps any time base exactly
-                stream = encoder.add_to(container)
-                for frame in itertools.chain([first], frames):
-                    container.mux(stream.encode(frame))
-                    count += 1
-                container.mux(stream.encode(None))
+        path = self.path(index)
+        # NUT keeps any time base exactly.
+        with _errors_of(path), _whole_file(path) as part, av.open(str(part), "w", format="nut") as container:
+            stream = encoder.add_to(container)
+            for frame in itertools.chain([first], frames):
+                container.mux(stream.encode(frame))
+                count += 1
+            container.mux(stream.encode(None))
         self.whole = index + 1
         return count
 
@@ -496,31 +542,28 @@ def _join(
     """One file from the segments and all other streams of the source."""
     import av
 
-    with contextlib.ExitStack() as stack:
-        part = stack.enter_context(_whole_file(target))
-        others = stack.enter_context(av.open(str(source)))
-        first = stack.enter_context(av.open(str(segments.path(0))))
-        output = stack.enter_context(av.open(str(part), "w", format=container))
-        copies = _add_streams(others, output, lambda: output.add_stream_from_template(first.streams.video[0]), report, encoder)
-        video = output.streams[0]
-        written = 0
-
-        def pictures() -> Iterator[tuple[Any, Any]]:
-            nonlocal written
-            for packet in segments.packets():
-                written += 1
-                yield packet, video
-
-        copied = ((packet, copies[packet.stream.index]) for packet in others.demux(*_streams(others, copies)) if packet.size) if copies else ()
-        for packet, stream in heapq.merge(pictures(), copied, key=_time):
-            packet.stream = stream
-            output.mux(packet)
-        if written != report.frames:
-            raise VideoError(f"{target}: expected {report.frames} frames in the segments, got {written}; start anew without resuming")
-
-
-def _streams(container: Any, copies: Mapping[int, Any]) -> list[Any]:
-    return [container.streams[index] for index in copies]
+    with _whole_file(target) as part:
+        with (
+            av.open(str(source)) as others,
+            av.open(str(segments.path(0))) as first,
+            av.open(str(part), "w", format=container) as output,
+        ):
+            template = first.streams.video[0]
+            copies = _add_streams(others, output, lambda: output.add_stream_from_template(template), report, encoder)
+            video = output.streams[0]
+            wanted = [others.streams[index] for index in copies]
+            packets = (packet for packet in others.demux(*wanted) if packet.size) if wanted else ()
+            copied = ((packet, copies[packet.stream.index]) for packet in packets)
+            pictures = ((packet, video) for packet in segments.packets())
+            for packet, stream in heapq.merge(pictures, copied, key=_time):
+                packet.stream = stream
+                output.mux(packet)
+        with av.open(str(part)) as written:  # what a full disk swallowed is noticed before the old file is gone
+            frames = sum(1 for packet in written.demux(written.streams.video[0]) if packet.size)
+        if frames != report.frames:
+            raise VideoError(
+                f"{target}: expected {report.frames} frames in the result, got {frames}; nothing was replaced"
+            )
 
 
 def _time(entry: tuple[Any, Any]) -> float:
@@ -578,7 +621,9 @@ def _try_streams(source: Path, container: str, encoder: _Encoder) -> None:
             output.start_encoding()
     except (av.error.FFmpegError, ValueError) as error:
         with av.open(str(source)) as original:
-            kinds = ", ".join(f"{s.index}: {s.type} {getattr(s.codec_context, 'name', '')}".strip() for s in original.streams)
+            kinds = ", ".join(
+                f"{s.index}: {s.type} {getattr(s.codec_context, 'name', '')}".strip() for s in original.streams
+            )
         raise VideoError(
             f"{source}: {container} cannot hold all of it at {encoder.codec} ({error}; streams {kinds}); "
             "name another kind of target, .mkv takes the most"
