@@ -77,7 +77,7 @@ class Browser:
 
     def _next(self) -> dict[str, Any]:
         while b"\0" not in self._received:
-            assert select.select([self._replies], [], [], 60)[0], "the browser does not answer"
+            assert select.select([self._replies], [], [], 180)[0], "the browser does not answer"
             received = os.read(self._replies, 1 << 20)
             assert received, "the browser has ended"
             self._received += received
@@ -99,7 +99,7 @@ class Browser:
         assert "exceptionDetails" not in result, result["exceptionDetails"]
         return result["result"].get("value")
 
-    def wait(self, condition: str, seconds: float = 60) -> None:
+    def wait(self, condition: str, seconds: float = 180) -> None:
         """Until a JavaScript expression is true."""
         until = time.monotonic() + seconds
         while not self.evaluate(condition):

@@ -131,7 +131,7 @@ def server(model: AdaptiveNetwork, image: torch.Tensor) -> Iterator[ViewServer]:
 
 
 def ask(server: ViewServer, method: str, path: str, body: str | None = None, **headers: str) -> tuple[int, bytes]:
-    connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=60)
+    connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=180)
     connection.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
     response = connection.getresponse()
     answer = response.status, response.read()
@@ -268,12 +268,12 @@ def test_ends_on_ctrl_c(tmp_path: Path) -> None:
         line = process.stdout.readline()
         found = re.match(r"http://127\.0\.0\.1:(\d+)/", line)
         assert found, line
-        connection = http.client.HTTPConnection("127.0.0.1", int(found[1]), timeout=60)
+        connection = http.client.HTTPConnection("127.0.0.1", int(found[1]), timeout=180)
         connection.request("GET", "/")
         assert connection.getresponse().status == 200
         connection.close()
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=180)
     finally:
         process.kill()
     assert process.returncode == 0
