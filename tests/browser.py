@@ -40,7 +40,7 @@ class Browser:
         self._process = subprocess.Popen(command, preexec_fn=as_3_and_4, close_fds=False, **quiet)
         os.close(read_commands)
         os.close(write_replies)
-        self._number, self._received, self._session = 0, b"", ""
+        self._number, self._received, self._session = 0, bytearray(), ""
         self.errors: list[str] = []
         self.requests: list[str] = []
         target = self.send("Target.createTarget", url="about:blank")["targetId"]
@@ -76,12 +76,15 @@ class Browser:
         return reply["result"]
 
     def _next(self) -> dict[str, Any]:
-        while b"\0" not in self._received:
+        searched = 0
+        while (end := self._received.find(b"\0", searched)) < 0:
+            searched = len(self._received)
             assert select.select([self._replies], [], [], 180)[0], "the browser does not answer"
             received = os.read(self._replies, 1 << 20)
             assert received, "the browser has ended"
             self._received += received
-        message, self._received = self._received.split(b"\0", 1)
+        message = bytes(self._received[:end])
+        del self._received[: end + 1]
         return json.loads(message)
 
     def open(self, url: str, width: int = 1280, height: int = 800, *, dark: bool = False, touch: bool = False) -> None:
