@@ -18,6 +18,8 @@ RANKS = {
     "enaf.evaluate": 3,
     "enaf.files": 3,
     "enaf.train": 3,
+    "enaf.viewer": 3,
+    "enaf.video": 3,
     "enaf.cli": 4,
     "enaf.__main__": 4,
 }
@@ -30,6 +32,8 @@ MAY_TOUCH_THE_DISK = (
     "enaf.train",
     "enaf.evaluate",
     "enaf.cli",
+    "enaf.viewer.page",  # its own template
+    "enaf.video",
     "enaf_ext._library",
 )
 DISK = re.compile(

@@ -13,6 +13,8 @@ from enaf_ext.grid import PatchGrid
 # From cold to warm as the cost grows; told apart by lightness too, for colour-blind readers and grey prints.
 _COLOURS = np.array([(38, 70, 160), (0, 158, 155), (250, 190, 60), (205, 40, 45)], dtype=np.float32)
 _TINT = 0.55
+_LEAST_WIDTH = 480  # of the picture, so that the legend has room
+_MOST_EXITS = 8
 
 
 def exit_names(num_exits: int) -> list[str]:
@@ -51,11 +53,46 @@ def draw_exit_map(picture: Tensor, exit_index: Tensor, grid: PatchGrid, num_exit
     edges = (np.diff(rows, prepend=rows[:1]) != 0)[:, None] | (np.diff(cols, prepend=cols[:1]) != 0)[None, :]
     tinted[edges] *= 0.8
 
-    legend = _legend(max(width, 480), np.bincount(exits.ravel(), minlength=num_exits), colours)
+    legend = _legend(max(width, _LEAST_WIDTH), np.bincount(exits.ravel(), minlength=num_exits), colours)
     sheet = Image.new("RGB", (legend.width, height + legend.height), "white")
     sheet.paste(Image.fromarray(np.rint(tinted).clip(0, 255).astype(np.uint8)), (0, 0))
     sheet.paste(legend, (0, height))
     return torch.from_numpy(np.array(sheet)).permute(2, 0, 1)
+
+
+def read_legend(picture: Tensor, height: int, width: int) -> list[tuple[str, tuple[int, int, int]]]:
+    """What the colours of a picture by ``draw_exit_map`` mean, read off its legend.
+
+    Args:
+        picture: (3, H, W), uint8; colours may be off by what a JPEG loses.
+        height, width: the image that was drawn, without its legend.
+
+    Returns:
+        Name and colour (red, green, blue) of every exit, shallowest first.
+
+    Raises:
+        ValueError: the picture has another size, or no legend below.
+    """
+    sheet = max(width, _LEAST_WIDTH)
+    size = _font_size(sheet)
+    expected = (3, height + 2 * size + 8, sheet)
+    if tuple(picture.shape) != expected:
+        raise ValueError(
+            f"picture: expected the exit map of an image of {width}x{height}, {expected[2]}x{expected[1]} with its "
+            f"legend, got {picture.shape[-1]}x{picture.shape[-2]}"
+        )
+    middle = picture[:, height + size + 4].numpy().astype(np.float32)
+    for num_exits in range(_MOST_EXITS, 0, -1):
+        colours = _palette(num_exits)
+        swatches = np.stack([middle[:, sheet * index // num_exits + size] for index in range(num_exits)])
+        if np.abs(swatches - colours).max() < 24:
+            return list(zip(exit_names(num_exits), exit_colours(num_exits), strict=True))
+    raise ValueError("picture: expected an exit map with its legend below, found none")
+
+
+def exit_colours(num_exits: int) -> list[tuple[int, int, int]]:
+    """Red, green and blue of every exit, 0 to 255, shallowest first."""
+    return [(int(red), int(green), int(blue)) for red, green, blue in _palette(num_exits).round()]
 
 
 def _cells(pixels: int, side: int, grid: PatchGrid) -> np.ndarray:
@@ -71,9 +108,13 @@ def _palette(num_exits: int) -> np.ndarray:
     return np.stack([np.interp(at, np.arange(len(_COLOURS)), channel) for channel in _COLOURS.T], axis=1)
 
 
+def _font_size(width: int) -> int:
+    return min(26, max(11, width // 46))
+
+
 def _legend(width: int, counts: np.ndarray, colours: np.ndarray) -> Image.Image:
     """One swatch an exit, with its name and share of the patches."""
-    size = min(26, max(11, width // 46))
+    size = _font_size(width)
     font = ImageFont.load_default(size)
     legend = Image.new("RGB", (width, 2 * size + 8), "white")
     draw = ImageDraw.Draw(legend)

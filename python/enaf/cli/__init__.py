@@ -15,6 +15,8 @@ from importlib import metadata
 
 SUBCOMMANDS = (
     "upscale",
+    "compare",
+    "view",
     "train",
     "import_",
     "eval",
