@@ -23,7 +23,8 @@ from skimage.metrics import structural_similarity
 from enaf.cli import main
 from enaf.exit_map import draw_exit_map, exit_colours, exit_names, read_legend
 from enaf.image_io import write_image
-from enaf.viewer.quality import SSIM_SETTINGS, compare_quality
+from enaf.metrics import SSIM_SETTINGS
+from enaf.viewer.quality import compare_quality
 from enaf_ext.grid import PatchGrid
 
 WIDTH, HEIGHT = 640, 400
@@ -139,12 +140,10 @@ def test_figures_are_those_of_their_definition(channels: int, dtype: torch.dtype
         pair = [noise(30, 4000, channels), noise(30, 4000, channels)]
     peak = 255 if dtype == torch.uint8 else 65535
     ours, theirs = (np.broadcast_to(pixels.numpy().astype(float) / peak, (3, 30, 4000)) for pixels in pair)
-    luma = [16 + 65.481 * image[0] + 128.553 * image[1] + 24.966 * image[2] for image in (ours, theirs)]
+    luma = [(16 + 65.481 * image[0] + 128.553 * image[1] + 24.966 * image[2]) / 255 for image in (ours, theirs)]
     measured = compare_quality(*pair)
     assert measured.psnr_rgb_db == pytest.approx(-10 * math.log10(((ours - theirs) ** 2).mean()))
-    assert measured.psnr_y_db == pytest.approx(
-        20 * math.log10(255) - 10 * math.log10(((luma[0] - luma[1]) ** 2).mean())
-    )
+    assert measured.psnr_y_db == pytest.approx(-10 * math.log10(((luma[0] - luma[1]) ** 2).mean()))
     assert measured.ssim_y == pytest.approx(structural_similarity(*luma, **SSIM_SETTINGS), abs=1e-5)
 
 

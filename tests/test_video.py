@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -15,7 +16,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from enaf.cli import main
 from enaf.video import VideoError, is_video, upscale_video
 
 av = pytest.importorskip("av")
@@ -176,9 +179,9 @@ def test_colours_survive(tmp_path: Path, pixel_format: str, matrix: int, color_r
     for number, (before, after) in enumerate(zip(planes(old), planes(new), strict=True)):
         middle = slice(16, None, 32) if number == 0 else centres
         assert np.abs(before[:, middle] - after[:, middle]).max() <= (4 if deep else 1)
-    rgb = seen[-1][0].permute(1, 2, 0).float() * (255 if deep else 1)
+    rgb = seen[-1][0].permute(1, 2, 0).float() / (257 if deep else 1)
     assert rgb.dtype == torch.float32
-    assert seen[-1].dtype == (torch.float32 if deep else torch.uint8)
+    assert seen[-1].dtype == (torch.uint16 if deep else torch.uint8)
     assert np.abs(rgb.numpy()[16, 16::32] - np.array(BARS)).max() <= 2
 
 
@@ -436,3 +439,22 @@ def test_a_missing_folder_is_an_error_of_its_name(tmp_path: Path) -> None:
     make_video(tmp_path / "in.mkv")
     with pytest.raises(VideoError, match="no such file or folder"):
         upscale_video(tmp_path / "in.mkv", tmp_path / "missing" / "out.mkv", Enlarger())
+
+
+def test_the_command_takes_videos_among_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A folder with both: each kept in its kind, counted, resumed; what makes no sense for a video fails that file."""
+    folder, large = tmp_path / "in", tmp_path / "large"
+    folder.mkdir()
+    make_video(folder / "clip.mp4", [bars()] * 3)
+    Image.fromarray(bars()).save(folder / "bars.png")
+    assert main(["upscale", str(folder), "-o", str(large), "--eta", "5", "--json"]) == 0
+    results = {Path(line["source"]).name: line for line in map(json.loads, capsys.readouterr().out.splitlines())}
+    assert results["clip.mp4"]["notes"] == ["3 frames"]
+    assert [(frame.width, frame.height) for frame in frames_of(large / "clip.mp4")] == [(256, 128)] * 3
+    assert main(["upscale", str(folder), "-o", str(large), "--eta", "5", "--json", "--resume"]) == 0
+    assert {json.loads(line)["status"] for line in capsys.readouterr().out.splitlines()} == {"skipped"}
+    assert main(["upscale", str(folder / "clip.mp4"), "-o", str(tmp_path / "x.mkv"), "--size", "64x32"]) == 1
+    assert "size: expected the model's own" in capsys.readouterr().err
+    assert main(["upscale", str(folder / "clip.mp4"), "-o", str(tmp_path / "x.png")]) == 2
+    assert main(["upscale", str(folder / "bars.png"), "-o", str(tmp_path / "x.mkv")]) == 2
+    assert not (tmp_path / "x.mkv").exists()

@@ -98,7 +98,7 @@ def upscale_video(
     Args:
         source: file with one video stream, progressive, 8 to 16 bits, without alpha.
         target: `.mkv`, `.mp4`, `.mov` or `.webm`.
-        upscaler: called with up to eight frames at once, (B, 3, H, W), uint8 for 8 bits and float32 for more.
+        upscaler: called with up to eight frames at once, (B, 3, H, W), uint8 for 8 bits and uint16 for more.
         routing: keywords of the call: `eta`, `gamma`, `budget`, `force_exit`, `patch_size`, `overlap`.
         device: where the frames are upscaled.
         codec: encoder of FFmpeg (default: libx264; libvpx-vp9 for `.webm`).
@@ -150,7 +150,7 @@ def upscale_video(
         "on_damage": on_damage,
     }
     with _errors_of(target):
-        segments = _Segments(target, json.dumps(settings, sort_keys=True), resume)
+        segments = _Segments(target, json.dumps(settings, sort_keys=True, default=str), resume)
     batch = max(1, min(_LARGEST_BATCH, _BATCH_PIXELS // (first.height * first.width)))
     with _errors_of(source):
         frames = _Frames(source, on_damage == "fail", report)  # from the first again
@@ -410,9 +410,7 @@ def _upscaled(
                 expected = f"{look.width}x{look.height} {look.pixel_format} as before"
                 raise VideoError(f"{source}: frame {number}: expected {expected}, got {kind[0]}x{kind[1]} {kind[2]}")
         pixels = torch.stack([look.to_rgb(frame) for _, frame in chunk]).to(device)
-        sr = upscaler(pixels.float() / 65535 if look.deep else pixels, **routing)
-        if look.deep:
-            sr = sr.mul_(65535).round_().int().to(torch.uint16)
+        sr = upscaler(pixels, **routing)
         for (_, frame), result in zip(chunk, sr.cpu(), strict=True):
             yield encoder.timed(look.to_frame(result), frame)
 
@@ -422,7 +420,7 @@ def _fingerprint(upscaler: Upscaler, routing: Mapping[str, Any]) -> str:
     ramp = torch.arange(3 * 48 * 64).view(3, 48, 64)
     image = ((ramp * 37) % 251 * (ramp % 64) // 64).to(torch.uint8)
     outputs = [
-        upscaler(image, **{**routing, "budget": None, "force_exit": exit_index})
+        upscaler(image, **{**routing, "budget": None, "budget_ms": None, "force_exit": exit_index})
         for exit_index in (0, -1 + upscaler.num_exits)
     ]
     return hashlib.sha256(b"".join(output.numpy().tobytes() for output in outputs)).hexdigest()

@@ -15,18 +15,20 @@ from enaf.cli import DONE, SOME_FAILED, UsageError
 if TYPE_CHECKING:
     from enaf.files import FileResult
 
-HELP = "Upscale images; every patch takes the cheapest exit that is predicted to be good enough."
+HELP = "Upscale images and videos; every patch takes the cheapest exit that is predicted to be good enough."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command line."""
     parser.add_argument(
         "inputs", metavar="IN", nargs="+",
-        help="image (PNG, JPEG, WebP, AVIF, TIFF, PPM, BMP), folder with all below it, glob pattern, or - (standard input)",
+        help="image (PNG, JPEG, WebP, AVIF, TIFF, PPM, BMP), video (extra `video`), folder with all below it, glob pattern, "
+        "or - (standard input)",
     )  # fmt: skip
     parser.add_argument(
         "-o", "--output", metavar="OUT", required=True,
-        help="file (.png, .tif, .jpg, .webp, .avif, .ppm, .bmp), folder (names and formats are kept where they can be), or -",
+        help="file (.png, .tif, .jpg, .webp, .avif, .ppm, .bmp; .mkv, .mp4, .mov, .webm), folder (names and formats are kept "
+        "where they can be), or -",
     )  # fmt: skip
     parser.add_argument("--model", default="fsrcnn", help="shipped model or .safetensors file (default: %(default)s)")
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: a GPU where there is one)")

@@ -61,7 +61,9 @@ def run(arguments: argparse.Namespace) -> int:
             )
         pixels = to_8_bit(image.pixels)
         router = LiveRouter(load_model(arguments.model, arguments.scale), pixels, arguments.gamma)
-        server = ViewServer(arguments.image.name, pixels, router, arguments.eta, image.icc_profile, arguments.port)
+        server = ViewServer(
+            arguments.image.name, pixels, router, arguments.eta, image.metadata.icc_profile, arguments.port
+        )
     except (ImageError, ValueError, OSError) as error:
         raise UsageError(str(error)) from error
     print(f"{server.url}  (Ctrl-C ends it)", flush=True)

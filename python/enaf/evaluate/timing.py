@@ -56,8 +56,7 @@ def time_exits(model: AdaptiveNetwork, protocol: Protocol, repeats: int = 7) -> 
     image = image.to(device)
     grid = PatchGrid(HEIGHT, WIDTH, protocol.patch_size, protocol.overlap)
     upscaler = Upscaler(model, model.network.scale)
-    laid_out, depths = channels_last(copy.deepcopy(model)), range(upscaler.num_exits)
-    network, estimator = laid_out.network, laid_out.estimator
+    estimator, depths = channels_last(copy.deepcopy(model.estimator)), range(upscaler.num_exits)
 
     def scores() -> None:
         edge_score = ops.edge_score(image, grid)
@@ -65,16 +64,16 @@ def time_exits(model: AdaptiveNetwork, protocol: Protocol, repeats: int = 7) -> 
         ops.route_exits(exit_index, upscaler.num_exits)[1].tolist()  # waits for the device
 
     def static() -> None:
-        sr = network.exit(depths[-1], values(image).contiguous(memory_format=torch.channels_last))
-        sr.clamp_(0, 1).mul_(255).round_().to(torch.uint8).cpu()
+        upscaler.static(image).cpu()  # waits for the device
 
     fastest = [math.inf] * (2 + len(depths))
     with torch.inference_mode():
         for turn in range(repeats + 1):  # the first warms up
             taken = [_milliseconds(scores), _milliseconds(static)]
             for depth in depths:
-                keywords = {"patch_size": protocol.patch_size, "overlap": protocol.overlap}
-                _, info = upscaler(image, force_exit=depth, return_info=True, **keywords)
+                _, info = upscaler(
+                    image, force_exit=depth, patch_size=protocol.patch_size, overlap=protocol.overlap, return_info=True
+                )
                 stages = info.milliseconds.items()
                 taken.append(sum(spent for stage, spent in stages if stage not in ("scores", "decision")))
             if turn:

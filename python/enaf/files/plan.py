@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from enaf import video
 from enaf.image_io import READABLE_SUFFIXES, WRITABLE
 
 STREAM = Path("-")
@@ -27,12 +28,13 @@ class Job:
 def find_jobs(
     inputs: Sequence[str | os.PathLike[str]], output: str | os.PathLike[str], suffix: str | None
 ) -> list[Job]:
-    """Finds the images that the inputs name, and names the outputs.
+    """Finds the images and videos that the inputs name, and names the outputs.
 
     Args:
         inputs: files, folders (searched with all that is below them), patterns as of `glob` with `**`, or `-`.
         output: a file, for one input that is a file; a folder, in which those below a folder keep their places; or `-`.
-        suffix: of all outputs, as ".png"; None keeps the input's, or takes PNG for what is only read.
+        suffix: of all images, as ".png"; None keeps the input's, or takes PNG for what is only read. Videos keep theirs, or
+            become `.mkv`.
 
     Returns:
         The jobs in the order of the inputs, those of a folder or a pattern by name.
@@ -51,16 +53,21 @@ def find_jobs(
         return [Job(Path(names[0]), STREAM)]
     if into_folder and output.exists() and not output.is_dir():
         raise ValueError(f"output: expected a folder for {len(names)} inputs, got the file {output}")
-    if not into_folder and output.suffix.lower() not in WRITABLE:
-        raise ValueError(f"output: expected a folder or a name that ends in {', '.join(WRITABLE)}, got {output}")
-    if not into_folder and suffix is not None and WRITABLE[output.suffix.lower()] is not WRITABLE[suffix]:
-        raise ValueError(f"format: {suffix} contradicts the output {output}")
+    endings = video.WRITABLE if alone and video.is_video(names[0]) else tuple(WRITABLE)
+    if not into_folder and output.suffix.lower() not in endings:
+        raise ValueError(f"output: expected a folder or a name that ends in {', '.join(endings)}, got {output}")
+    asked = None if endings == video.WRITABLE else suffix
+    if not into_folder and asked is not None and WRITABLE[output.suffix.lower()] is not WRITABLE[asked]:
+        raise ValueError(f"format: {asked} contradicts the output {output}")
     found = [pair for name in names for pair in _find(name, output)]
     if not found:
-        raise ValueError(f"inputs: no images in {', '.join(names)}")
+        raise ValueError(f"inputs: no images or videos in {', '.join(names)}")
     jobs = []
     for source, place in found:
-        ending = suffix or (source.suffix if source.suffix.lower() in WRITABLE else ".png")
+        if video.is_video(source):
+            ending = source.suffix if source.suffix.lower() in video.WRITABLE else ".mkv"
+        else:
+            ending = suffix or (source.suffix if source.suffix.lower() in WRITABLE else ".png")
         stem = "stdin" if source == STREAM else place.stem
         jobs.append(Job(source, output / place.with_name(stem + ending) if into_folder else output))
     _check_collisions(jobs)
@@ -84,14 +91,15 @@ def _find(name: str, output: Path) -> Iterator[tuple[Path, Path]]:
 
 
 def _images_below(folder: Path, output: Path) -> Iterator[Path]:
-    """Files that are named like images; hidden ones and what an earlier run wrote are left out."""
+    """Files that are named like images or videos; hidden ones and what an earlier run wrote are left out."""
     results = output.resolve()
     for parent, folders, files in os.walk(folder):
         folders[:] = sorted(
             name for name in folders if not name.startswith(".") and (Path(parent) / name).resolve() != results
         )
         for name in sorted(files):
-            if not name.startswith(".") and Path(name).suffix.lower() in READABLE_SUFFIXES:
+            is_ours = Path(name).suffix.lower() in READABLE_SUFFIXES or video.is_video(name)
+            if is_ours and not name.startswith("."):
                 yield Path(parent) / name
 
 

@@ -30,6 +30,7 @@ from enaf.image_io import (
 )
 from enaf.image_io.metadata import stripped
 from enaf.upscaler import UpscaleInfo, Upscaler
+from enaf.video import VideoError, is_video, upscale_video
 from enaf_ext.grid import PatchGrid
 
 from .ledger import NAME, FileResult, Ledger
@@ -79,7 +80,7 @@ def upscale_files(
     ledger: str | os.PathLike[str] | None = None,
     listener: Listener | None = None,
 ) -> list[FileResult]:
-    """Upscales image files: what `enaf upscale` does. Memory is bounded by bands, not by images.
+    """Upscales image and video files: what `enaf upscale` does. Memory is bounded by bands, not by images.
 
     A file that cannot be read, upscaled or written is reported in its result, and the rest goes on. Each result is written
     beside its target, flushed, read back, and renamed: a kill or a full disk leaves the old file or the new one, and what
@@ -183,9 +184,9 @@ class _Run:
                 result = self._identified(result, job)
                 if self._is_done(result, job):
                     return replace(result, status="skipped")
-            result = self._upscaled(result, job, listener)
+            result = (self._video if is_video(job.source) else self._image)(result, job, listener)
             return replace(result, status="done", seconds=round(time.perf_counter() - started, 3))
-        except ImageError as error:
+        except (ImageError, VideoError) as error:
             return replace(result, error=str(error))
         except (OSError, ValueError, TypeError, RuntimeError, MemoryError) as error:
             return replace(result, error=f"{job.source}: {str(error).strip() or type(error).__name__}")
@@ -203,7 +204,30 @@ class _Run:
             return False
         return self.exit_map is None or self._map_of(job).is_file()
 
-    def _upscaled(self, result: FileResult, job: Job, listener: Listener) -> FileResult:
+    def _video(self, result: FileResult, job: Job, listener: Listener) -> FileResult:
+        settings = self.settings
+        if settings.size is not None or settings.scale != self.upscaler.scale:
+            raise ValueError(f"size: expected the model's own, x{self.upscaler.scale}, for a video")
+        if self.exit_map is not None or settings.strip:
+            raise ValueError("exit_map, strip: expected none for a video")
+        routing = dict(settings.routing)
+        if settings.dtype is not None:
+            routing["dtype"] = getattr(torch, settings.dtype)
+        before = 0
+
+        def progress(done: int, expected: int | None) -> None:
+            nonlocal before
+            listener.advanced((done - before) / expected if expected else 0.0, 0.0)
+            before = done
+
+        job.target.parent.mkdir(parents=True, exist_ok=True)
+        report = upscale_video(
+            job.source, job.target, self.upscaler, routing=routing, device=self.device, resume=self.resume, progress=progress
+        )  # fmt: skip
+        notes = [f"{report.frames} frames", *report.damaged, *(f"left out: {name}" for name in report.dropped)]
+        return replace(result, output_sha256=sha256_of(job.target), notes=notes)
+
+    def _image(self, result: FileResult, job: Job, listener: Listener) -> FileResult:
         source = sys.stdin.buffer.read() if job.source == STREAM else job.source
         with contextlib.ExitStack() as stack:
             reader = stack.enter_context(open_image(source, name=str(job.source), max_pixels=self.settings.max_pixels))

@@ -18,8 +18,9 @@ from torch import Tensor
 
 from enaf.exit_map import read_legend
 from enaf.image_io import read_image
+from enaf.metrics import SSIM_SETTINGS
 from enaf.viewer.page import MAX_SIDE, build_page, figure, legend, opacity_slider, to_8_bit
-from enaf.viewer.quality import SSIM_SETTINGS, SSIM_WINDOW, Quality, compare_quality
+from enaf.viewer.quality import SSIM_WINDOW, Quality, compare_quality
 
 MAX_PIXELS = 1 << 26
 """Pixels of an image on the page (67 megapixels; 8K has 33): several times as much is in the browser's memory."""
@@ -97,7 +98,7 @@ def _read(path: Path, name: str) -> _Entry:
     if height * width > MAX_PIXELS or max(height, width) > MAX_SIDE:
         limit = f"at most {MAX_PIXELS // 10**6} megapixels and {MAX_SIDE} pixels a side"
         raise ValueError(f"{path}: expected {limit}, got {width}x{height}; cut out the part that matters")
-    return _Entry(name, image.pixels, image.icc_profile)
+    return _Entry(name, image.pixels, image.metadata.icc_profile)
 
 
 def _enlarged(entry: _Entry, height: int, width: int) -> _Entry:

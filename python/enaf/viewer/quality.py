@@ -10,13 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-SSIM_SETTINGS: dict[str, object] = {
-    "gaussian_weights": True,
-    "sigma": 1.5,
-    "use_sample_covariance": False,
-    "data_range": 255.0,
-}
-"""Arguments of ``skimage.metrics.structural_similarity``: those of Wang et al. 2004, as its documentation gives them."""
+from enaf.metrics import SSIM_SETTINGS, luma
+
 SSIM_WINDOW = 11
 """Pixels a side that these settings look at."""
 _BAND = 1 << 20  # pixels in double precision at once
@@ -28,7 +23,7 @@ class Quality:
 
     Attributes:
         psnr_rgb_db: over all channels, dB; infinite where they are equal.
-        psnr_y_db: of the luma Y, peak 255, dB.
+        psnr_y_db: of the luma Y (``enaf.metrics.luma``), peak 255, dB.
         ssim_y: structural similarity of Y with ``SSIM_SETTINGS``; NaN below 11 pixels a side.
     """
 
@@ -40,8 +35,7 @@ class Quality:
 def compare_quality(image: Tensor, reference: Tensor) -> Quality:
     """Measures an image against its original.
 
-    Y = 16 + 65.481 R + 128.553 G + 24.966 B for R, G, B in 0..1 (BT.601, as MATLAB's rgb2ycbcr, the convention of
-    the field), not rounded. Grey counts as R = G = B.
+    Grey counts as R = G = B; Y is not rounded.
 
     Args:
         image, reference: (C, H, W), C = 1 or 3, uint8 or uint16; same height and width.
@@ -52,18 +46,18 @@ def compare_quality(image: Tensor, reference: Tensor) -> Quality:
     if image.shape[-2:] != reference.shape[-2:]:
         raise ValueError(f"image: expected the size of the reference {_size(reference)}, got {_size(image)}")
     height, width = image.shape[-2:]
-    luma = np.empty((2, height, width), np.float32)
+    planes = np.empty((2, height, width), np.float32)
     error_rgb = error_y = 0.0
     rows = max(1, _BAND // width)
     for top in range(0, height, rows):
         band = slice(top, top + rows)
         ours, theirs = (_unit_rgb(pixels[:, band]) for pixels in (image, reference))
-        y_ours, y_theirs = _luma(ours), _luma(theirs)
+        y_ours, y_theirs = luma(ours)[0], luma(theirs)[0]
         error_rgb += float((ours - theirs).square().sum())
         error_y += float((y_ours - y_theirs).square().sum())
-        luma[0, band], luma[1, band] = y_ours.numpy(), y_theirs.numpy()
+        planes[0, band], planes[1, band] = y_ours.numpy(), y_theirs.numpy()
     pixels = height * width
-    return Quality(_psnr(error_rgb / (3 * pixels), 1), _psnr(error_y / pixels, 255), _ssim(luma[0], luma[1]))
+    return Quality(_psnr(error_rgb / (3 * pixels)), _psnr(error_y / pixels), _ssim(planes[0], planes[1]))
 
 
 def _unit_rgb(pixels: Tensor) -> Tensor:
@@ -71,13 +65,8 @@ def _unit_rgb(pixels: Tensor) -> Tensor:
     return (pixels.double() / (255 if pixels.dtype == torch.uint8 else 65535)).expand(3, -1, -1)
 
 
-def _luma(rgb: Tensor) -> Tensor:
-    weights = torch.tensor([65.481, 128.553, 24.966], dtype=torch.float64)
-    return 16 + torch.einsum("c,chw->hw", weights, rgb)
-
-
-def _psnr(mean_squared_error: float, peak: float) -> float:
-    return 10 * math.log10(peak**2 / mean_squared_error) if mean_squared_error > 0 else math.inf
+def _psnr(mean_squared_error: float) -> float:
+    return -10 * math.log10(mean_squared_error) if mean_squared_error > 0 else math.inf
 
 
 def _ssim(ours: np.ndarray, theirs: np.ndarray) -> float:

@@ -114,7 +114,7 @@ class LiveRouter:
         return Routing(
             exit_index=chosen.view(self.grid.rows, self.grid.cols),
             counts=counts,
-            cost=self._costs.spent(counts, self.grid, 1),
+            cost=self._costs.spent(chosen.view(1, self.grid.rows, self.grid.cols), [], self.grid),
             changed=int(changed.sum()),
             run=run,
             milliseconds={"decision": 1e3 * (decided - started), "exits": 1e3 * running, "blend": 1e3 * blending},
