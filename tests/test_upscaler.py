@@ -107,7 +107,7 @@ def test_every_backbone_and_scale(name: str, scale: int) -> None:
     for depth in range(network.num_exits):
         with torch.inference_mode():
             outputs = network.exit(depth, patches)
-                expected = reference.fold_patches(outputs, grid.scaled(scale), window="linear")[0].clamp(0, 1)
+            expected = reference.fold_patches(outputs, grid.scaled(scale), window="linear")[0].clamp(0, 1)
         sr = upscaler(lr, force_exit=depth, patch_size=8, overlap=2)
         torch.testing.assert_close(sr, expected[:, : 7 * scale, : 13 * scale], rtol=0, atol=1e-5)
 
