@@ -175,3 +175,12 @@ def test_rejects_values(model: AdaptiveNetwork, tmp_path: Path, tensor: torch.Te
     save_file({**load_file(path), "network.head.0.bias": tensor}, path, metadata=header)
     with pytest.raises(ValueError, match=rf"model\.safetensors: network\.head\.0\.bias: {message}"):
         load_model(path)
+
+
+def test_tiling_is_kept(tmp_path: Path) -> None:
+    network = create_backbone("fsrcnn")
+    for tiling in ("seamless", "paper"):
+        save_model(AdaptiveNetwork(network, create_estimator("paper"), tiling), tmp_path / "model.safetensors")
+        assert load_model(tmp_path / "model.safetensors").tiling == tiling
+    with pytest.raises(ValueError, match="tiling: expected seamless or paper, got 'diagonal'"):
+        AdaptiveNetwork(network, create_estimator("paper"), "diagonal")  # type: ignore[arg-type]  # on purpose

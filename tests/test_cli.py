@@ -155,7 +155,7 @@ def test_a_target_that_cannot_hold_the_result_is_refused(
         (["IN", "-o", "OUT.png", "--raw=8x8:rgb24"], "raw: expected - for both the input and the output"),
         (["-", "-o", "-", "--raw=8x8:yuv420p"], "raw: expected WIDTHxHEIGHT: and one of gray"),
         (["-", "-o", "-", "--resume"], "resume: expected an output file or folder"),
-        (["*.webp", "-o", "OUT"], "inputs: no images in *.webp"),
+        (["*.webp", "-o", "OUT"], "inputs: no images or videos in *.webp"),
         (["IN", "IN2", "-o", "-"], "output: expected a folder for"),
         (["IN", "-o", "OUT.png", "--quality=0"], "quality: expected 1..100, got 0"),
         (["IN", "-o", "OUT.png", "--overlap=20"], "overlap: expected 0 <= overlap <= patch_size // 2, got 20"),

@@ -22,7 +22,7 @@ from skimage.metrics import structural_similarity
 
 from enaf.cli import main
 from enaf.exit_map import draw_exit_map, exit_colours, exit_names, read_legend
-from enaf.image_io import write_image
+from enaf.image_io import Metadata, write_image
 from enaf.metrics import SSIM_SETTINGS
 from enaf.viewer.quality import compare_quality
 from enaf_ext.grid import PatchGrid
@@ -62,7 +62,7 @@ def pictures(tmp_path: Path) -> dict[str, torch.Tensor]:
     original = noise()
     pictures = {"hr": original, "a": (original * 0.9).byte(), "b": (original.int() + 3).clamp(0, 255).byte()}
     for name, pixels in pictures.items():
-        write_image(tmp_path / f"{name}.png", pixels, icc_profile=b"profile" if name == "a" else None)
+        write_image(tmp_path / f"{name}.png", pixels, metadata=Metadata(icc_profile=b"profile" if name == "a" else None))
     return pictures
 
 
@@ -165,7 +165,7 @@ def test_the_page_shows_the_figures_and_names_the_settings(tmp_path: Path, pictu
     assert f"{expected.ssim_y:.4f}" in page.texts
     assert page.texts.count("equal") == 2
     words = " ".join(page.texts)
-    assert "gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=255.0" in words
+    assert "data_range=1.0, gaussian_weights=True, sigma=1.5, use_sample_covariance=False" in words
     assert "different colour profiles" in words
 
 

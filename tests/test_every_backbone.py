@@ -24,7 +24,7 @@ def test_each_exit(name: str, scale: int) -> None:
     patches = reference.unfold_patches(functional.pad(lr[None], (0, 1, 0, 1), mode="replicate"), grid)
     for depth in range(network.num_exits):
         with torch.inference_mode():
-            expected = reference.fold_patches(network.exit(depth, patches), grid.scaled(scale))[0].clamp(0, 1)
+            expected = reference.fold_patches(network.exit(depth, patches), grid.scaled(scale), window="linear")[0].clamp(0, 1)
         sr = upscaler(lr, force_exit=depth, patch_size=8, overlap=2)
         torch.testing.assert_close(sr, expected[:, : 7 * scale, : 13 * scale], rtol=0, atol=1e-5)
 
@@ -38,7 +38,7 @@ def test_mixed_exits(name: str) -> None:
         estimator.last.weight.normal_()
         estimator.last.weight.div_(estimator(patches).std(dim=0)[:, None])
         estimator.last.bias.sub_(estimator(patches).mean(dim=0))
-    upscaler = enaf_ext.Upscaler(AdaptiveNetwork(network, estimator))
+    upscaler = enaf_ext.Upscaler(AdaptiveNetwork(network, estimator, "paper"))
     sr, info = upscaler(lr, eta=0.0, gamma=0.0, patch_size=8, overlap=2, return_info=True)
     exit_index = info.exit_index.flatten().tolist()
     assert len(set(exit_index)) == network.num_exits

@@ -275,7 +275,7 @@ def test_patterns_and_formats(tmp_path: Path, model: str) -> None:
         (["x/a.png", "y/a.png"], "out", "would both become"),
         (["x", "y"], "out", "would both become"),
         (["x", "y"], "a.png", "expected a folder for 2 inputs, got the file"),
-        (["empty"], "out", "no images in"),
+        (["empty"], "out", "no images or videos in"),
         (["x"], "-", "expected a folder"),
     ],
 )

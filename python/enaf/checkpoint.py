@@ -41,14 +41,14 @@ def tensors_hash(tensors: Mapping[str, Tensor]) -> str:
 def save_model(model: AdaptiveNetwork, path: Path | str, notes: Mapping[str, str] | None = None) -> None:
     """Write a model as safetensors, atomically.
 
-    The header names format, backbone, scale and estimator, and holds a SHA-256 of the tensors that loading checks.
+    The header names format, backbone, scale, estimator and tiling, and holds a SHA-256 of the tensors that loading checks.
 
     Args:
         model: what to save; stored in float32.
         path: the target, replaced only when the new file is complete.
         notes: further header entries, for instance the recipe.
     """
-    header = {**(notes or {}), **_description(model.network), "estimator": model.estimator.name}
+    header = {**(notes or {}), **_description(model.network), "estimator": model.estimator.name, "tiling": model.tiling}
     _save(model.state_dict(), header, Path(path))
 
 
@@ -123,10 +123,13 @@ def load_model(model: str | os.PathLike[str], scale: int = 4) -> AdaptiveNetwork
             is executed.
         FileNotFoundError: a path that does not exist.
     """
-    network, estimator = load_parts(model, scale)
+    header, network, estimator = _load(model, scale)
     if estimator is None:
         raise ValueError(f"{model}: holds a backbone alone; early exits and estimator have yet to be trained")
-    return AdaptiveNetwork(network, estimator).eval()
+    try:
+        return AdaptiveNetwork(network, estimator, header.get("tiling", "seamless")).eval()  # type: ignore[arg-type]  # checked
+    except ValueError as error:
+        raise ValueError(f"{model}: {error}") from None
 
 
 def load_parts(model: str | os.PathLike[str], scale: int = 4) -> tuple[MultiExitNetwork, Estimator | None]:
@@ -142,6 +145,11 @@ def load_parts(model: str | os.PathLike[str], scale: int = 4) -> tuple[MultiExit
     Raises:
         ValueError, FileNotFoundError: as ``load_model``.
     """
+    return _load(model, scale)[1:]
+
+
+def _load(model: str | os.PathLike[str], scale: int) -> tuple[dict[str, str], MultiExitNetwork, Estimator | None]:
+    """The header of a model file, and its parts."""
     path = _find(model, scale)
     header, tensors = _read(path)
     if header["scale"] != str(scale):
@@ -157,7 +165,7 @@ def load_parts(model: str | os.PathLike[str], scale: int = 4) -> tuple[MultiExit
         raise ValueError(f"{path}: the tensors do not match the hash in the header")
     for name, target in targets.items():
         target.copy_(tensors[name])
-    return network, estimator
+    return header, network, estimator
 
 
 def _find(model: str | os.PathLike[str], scale: int) -> Path:

@@ -116,7 +116,7 @@ def import_checkpoint(path: Path | str, backbone: str, scale: int | None = None)
                 _absorb(shift, tail)
         for parameter in estimator.get_submodule("last").parameters():
             parameter.neg_()  # their estimators predict minus the PSNR
-    return AdaptiveNetwork(network, estimator).eval() if complete else network.eval()
+    return AdaptiveNetwork(network, estimator, "paper").eval() if complete else network.eval()
 
 
 def _read(path: Path | str) -> dict[str, Tensor]:
