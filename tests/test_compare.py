@@ -62,7 +62,9 @@ def pictures(tmp_path: Path) -> dict[str, torch.Tensor]:
     original = noise()
     pictures = {"hr": original, "a": (original * 0.9).byte(), "b": (original.int() + 3).clamp(0, 255).byte()}
     for name, pixels in pictures.items():
-        write_image(tmp_path / f"{name}.png", pixels, metadata=Metadata(icc_profile=b"profile" if name == "a" else None))
+        write_image(
+            tmp_path / f"{name}.png", pixels, metadata=Metadata(icc_profile=b"profile" if name == "a" else None)
+        )
     return pictures
 
 

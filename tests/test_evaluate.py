@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from enaf.adaptive import AdaptiveNetwork
+from enaf.adaptive import AdaptiveNetwork, Tiling
 from enaf.checkpoint import model_header, save_model
 from enaf.cli import main
 from enaf.cost import true_macs
@@ -47,7 +47,7 @@ def photograph(height: int, width: int, seed: int = 0) -> Tensor:
 @pytest.fixture(scope="module")
 def model() -> AdaptiveNetwork:
     torch.manual_seed(0)
-    return AdaptiveNetwork(create_backbone("fsrcnn"), create_estimator("paper")).eval()
+    return AdaptiveNetwork(create_backbone("fsrcnn"), create_estimator("paper"), "paper").eval()
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +98,9 @@ def test_products_of_errors_give_the_psnr_of_any_routing(
         assert record.psnr(exits) == pytest.approx((expected, expected_y), abs=1e-4)
 
 
-def test_eight_bits_are_told_to_a_hundredth_of_a_decibel(model: AdaptiveNetwork) -> None:
+@pytest.mark.parametrize("tiling", ["seamless", "paper"])
+def test_eight_bits_are_told_to_a_hundredth_of_a_decibel(model: AdaptiveNetwork, tiling: Tiling) -> None:
+    model = AdaptiveNetwork(model.network, model.estimator, tiling).eval()
     hr, protocol = photograph(285, 370), PROTOCOLS["full"]
     record = measure(model, hr, protocol)
     exits = torch.arange(record.num_patches) % 4
@@ -107,9 +109,11 @@ def test_eight_bits_are_told_to_a_hundredth_of_a_decibel(model: AdaptiveNetwork)
     assert record.lr.shape == (3, 71, 92)
 
 
-def test_full_is_what_the_user_gets(model: AdaptiveNetwork) -> None:
+@pytest.mark.parametrize("tiling", ["seamless", "paper"])
+def test_full_is_what_the_user_gets(model: AdaptiveNetwork, tiling: Tiling) -> None:
     import enaf_ext
 
+    model = AdaptiveNetwork(model.network, model.estimator, tiling).eval()
     record = measure(model, photograph(285, 370), PROTOCOLS["full"])
     sr = render(model, record, torch.full((record.num_patches,), 2), PROTOCOLS["full"])
     assert torch.equal((sr * 255).round(), enaf_ext.upscale(record.lr, model=model, force_exit=2).float())

@@ -24,7 +24,9 @@ def test_each_exit(name: str, scale: int) -> None:
     patches = reference.unfold_patches(functional.pad(lr[None], (0, 1, 0, 1), mode="replicate"), grid)
     for depth in range(network.num_exits):
         with torch.inference_mode():
-            expected = reference.fold_patches(network.exit(depth, patches), grid.scaled(scale), window="linear")[0].clamp(0, 1)
+            expected = reference.fold_patches(network.exit(depth, patches), grid.scaled(scale), window="linear")[
+                0
+            ].clamp(0, 1)
         sr = upscaler(lr, force_exit=depth, patch_size=8, overlap=2)
         torch.testing.assert_close(sr, expected[:, : 7 * scale, : 13 * scale], rtol=0, atol=1e-5)
 

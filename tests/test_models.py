@@ -141,7 +141,7 @@ def test_rejects() -> None:
         create_backbone("vdsr")
     with pytest.raises(ValueError, match="scale: expected 2, 3 or 4, got 5"):
         create_backbone("fsrcnn", 5)
-    with pytest.raises(ValueError, match="estimator: expected one of gain, paper, got 'x'"):
+    with pytest.raises(ValueError, match=r"estimator: expected one of .*gain, paper.*, got 'x'"):
         create_estimator("x")
     with pytest.raises(ValueError, match="convention: expected 'paper' or 'macs', got 'ms'"):
         relative_cost(create_backbone("fsrcnn"), "ms")

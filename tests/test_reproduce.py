@@ -72,7 +72,7 @@ def request_(tmp_path_factory: pytest.TempPathFactory, model: AdaptiveNetwork) -
 
 @pytest.fixture(scope="module")
 def page(request_: Request) -> str:
-    assert reproduce(request_) == [("holiday/broken.png", "is not a PNG, JPEG, WEBP, TIFF, BMP or PPM image")]
+    assert reproduce(request_) == [("holiday/broken.png", "is not a PNG, JPEG, WEBP, AVIF, TIFF, PPM or BMP image")]
     return (request_.out / "index.html").read_text()
 
 

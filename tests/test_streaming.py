@@ -86,7 +86,7 @@ def test_reads_ascending_bands_and_no_more_than_it_must(
         assert info.static == []
         falls = sum(later < earlier for (earlier, _), (later, _) in pairwise(asked))
         assert falls == passes - 1
-        assert max(bottom - top for top, bottom in asked) <= 2 * 28 + 4 + 2 * 8
+        assert max(bottom - top for top, bottom in asked) <= 2 * 28 + 4 + 2 * upscaler.model.estimator.margin
         assert sorted({row for top, bottom in asked for row in range(top, bottom)}) == list(range(600))
 
 

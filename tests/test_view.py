@@ -59,7 +59,7 @@ def model() -> AdaptiveNetwork:
     network = create_backbone("fsrcnn", SCALE)
     for parameter in network.parameters():
         parameter.data += 0.02 * torch.randn_like(parameter)
-    return AdaptiveNetwork(network, Contrast())
+    return AdaptiveNetwork(network, Contrast(), "paper")
 
 
 @pytest.fixture(scope="module")

@@ -47,10 +47,6 @@ LARGEST_SHARE = 1.0
 CALIBRATED_PATCHES = (7, 15)
 """Rows and columns of patches, less one, of the image that calibration times."""
 
-WINDOWS = {"seamless": "linear", "paper": "average"}
-"""A patch's border knows no neighbours: weights that fall off to it are 0.08 dB nearer to the network on the whole image
-than the paper's mean."""
-
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 
 Model: TypeAlias = "str | os.PathLike[str] | AdaptiveNetwork"
@@ -287,7 +283,7 @@ class Upscaler:
         batch = batch_size(network, job.grid.patch_size, engine.device)
         blend: BandBlend | None = None
         for band, lr, order, running in beside(self._routed(job, eta), engine.device):
-            blend = blend or BandBlend(len(job.images), self.scale, blended_dtype(lr), WINDOWS[self.model.tiling])
+            blend = blend or BandBlend(len(job.images), self.scale, blended_dtype(lr), self.model.window)
             rgb, rows = as_rgb(lr), None
             while rows is None:
                 try:

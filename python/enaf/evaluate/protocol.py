@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from enaf.adaptive import AdaptiveNetwork
 from enaf.degradation import downsample
 from enaf_ext.grid import PatchGrid
 
@@ -61,6 +62,10 @@ class Protocol:
     def grid(self, lr: Tensor) -> PatchGrid:
         """The patches of an LR image (3, h, w)."""
         return PatchGrid(lr.shape[-2], lr.shape[-1], self.patch_size, self.overlap)
+
+    def window(self, model: AdaptiveNetwork) -> str:
+        """How patches are blended: by their mean, as the authors do, or as the model has it."""
+        return model.window if self.eight_bit else "average"
 
     def describe(self) -> str:
         """The protocol in one sentence."""

@@ -43,7 +43,7 @@ def render(model: AdaptiveNetwork, record: Record, exit_index: Tensor, protocol:
                 patches = ops.gather_patches(lr, record.grid, chosen, dtype=torch.float32, channels_last=True)
                 outputs.append(network.exit(depth, patches))
     dtype = torch.uint8 if protocol.eight_bit else torch.float32
-    sr = ops.fold_patches(torch.cat(outputs), big, order, dtype=dtype)[0].cpu()
+    sr = ops.fold_patches(outputs, big, order, window=protocol.window(model), dtype=dtype)[0].cpu()
     return values(sr) if protocol.eight_bit else sr
 
 

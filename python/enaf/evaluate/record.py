@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """One image, measured once, so that the PSNR of every possible routing can be told without its pixels.
 
-A blended pixel is the mean of the patches that cover it, so its error is the weighted sum of their errors, and the squared
-error of the whole image is
+A blended pixel is the weighted mean of the patches that cover it, so its error is the weighted sum of their errors, and the
+squared error of the whole image is
 
     sum_n <e_n, e_n> + 2 sum_{neighbours n, m} <e_n, e_m>,   e_n = w_n * (sr_n - hr_n),
 
@@ -158,7 +158,7 @@ def measure(model: AdaptiveNetwork, hr: Tensor, protocol: Protocol, name: str = 
     above: Tensor | None = None
     for row in range(grid.rows):
         errors = _errors(model, image, hr[None].to(image.device), grid, index[row], protocol)
-        weight = _weights(grid, row, scale, scale if protocol.border else 0, image.device)
+        weight = _weights(grid, row, scale, scale if protocol.border else 0, protocol.window(model)).to(image.device)
         psnr_db[index[row]] = _patch_psnr(errors, weight, scale).cpu()
         errors *= weight
         errors = torch.cat([errors, (errors * luma_weights(errors)).sum(dim=2, keepdim=True)], dim=2)
@@ -202,20 +202,21 @@ def _errors(
     return torch.cat(result, dim=1)
 
 
-def _weights(grid: PatchGrid, row: int, scale: int, border: int, device: torch.device) -> Tensor:
+def _weights(grid: PatchGrid, row: int, scale: int, border: int, window: str) -> Tensor:
     """(cols, 1, s*P, s*P): the blend's weights of one row of patches, zero on pixels that do not count."""
-    down = _axis_weights(grid.rows, grid.height, grid, scale, border)[row]
-    right = _axis_weights(grid.cols, grid.width, grid, scale, border)
-    return (down[:, None] * right[:, None, None, :]).to(device)
+    down = _axis_weights(grid.rows, grid.height, grid, scale, border, window)[row]
+    right = _axis_weights(grid.cols, grid.width, grid, scale, border, window)
+    return down[:, None] * right[:, None, None, :]
 
 
-def _axis_weights(count: int, side: int, grid: PatchGrid, scale: int, border: int) -> Tensor:
+def _axis_weights(count: int, side: int, grid: PatchGrid, scale: int, border: int, window: str) -> Tensor:
     """(count, s*P): the same along one axis."""
     position = torch.arange(grid.patch_size * scale) + torch.arange(count)[:, None] * grid.stride * scale
     weights = ((position >= border) & (position < side * scale - border)).float()
     overlap = grid.overlap * scale
-    weights[1:, :overlap] /= 2
-    weights[:-1, grid.stride * scale :] /= 2
+    later = (torch.arange(overlap) + 0.5) / overlap if window == "linear" else torch.full((overlap,), 0.5)
+    weights[1:, :overlap] *= later
+    weights[:-1, grid.stride * scale :] *= 1 - later
     return weights
 
 

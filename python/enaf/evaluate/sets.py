@@ -164,7 +164,7 @@ def measure_set(
     for path in progress(images.paths, images.name):
         try:
             content = hashlib.sha256(path.read_bytes()).hexdigest()
-            about = json.dumps([FORMAT, content, weights, repr(protocol), crop])
+            about = json.dumps([FORMAT, content, weights, repr(protocol), protocol.window(model), crop])
             key = hashlib.sha256(about.encode()).hexdigest()[:32]
             kept = None if cache is None else cache / f"{key}.safetensors"
             record = None if kept is None else Record.load(kept)

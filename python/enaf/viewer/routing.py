@@ -68,7 +68,7 @@ class LiveRouter:
     ) -> None:
         started = time.perf_counter()
         self.network = channels_last(model.network.eval())
-        self.scale = self.network.scale
+        self.scale, self.window = self.network.scale, model.window
         self.gamma = gamma
         self.lock = threading.Lock()
         self._rgb = image.expand(3, -1, -1)[None]
@@ -139,7 +139,9 @@ class LiveRouter:
         width = min(grid.width - left, (len(cols) - 1) * grid.stride + grid.patch_size)
         part = PatchGrid(height, width, grid.patch_size, grid.overlap).scaled(self.scale)
         is_grey = self.sr.shape[0] == 1
-        blended = ops.fold_patches(outputs, part, dtype=torch.float32 if is_grey else torch.uint8)[0]
+        blended = ops.fold_patches(outputs, part, window=self.window, dtype=torch.float32 if is_grey else torch.uint8)[
+            0
+        ]
         if is_grey:
             blended = blended.mean(dim=0, keepdim=True).clamp_(0, 1).mul_(255).round_().to(torch.uint8)
         # Only the squares of the named patches: further out, neighbours are missing from the blend.
