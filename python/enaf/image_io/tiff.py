@@ -15,6 +15,10 @@ from .image import Layout, Metadata
 _STRIP_BYTES = 1 << 20
 _CLASSIC_LIMIT = 2**32 - 2**24
 _DEFLATE, _HORIZONTAL = 8, 2
+_STORAGE = {
+    *range(254, 267), 273, *range(277, 282), *range(284, 294), 297, 317, *range(320, 348), *range(512, 522), *range(529, 533),
+}  # fmt: skip
+"""Tags that say how pixels are stored: ours alone, whatever a foreign EXIF block holds."""
 
 
 class TiffWriter:
@@ -62,7 +66,8 @@ class TiffWriter:
 
     def _directory(self) -> ifd.Directory:
         layout, metadata = self._layout, self._metadata
-        directory = ifd.Directory(self._described.order, dict(self._described.entries), self._described.children)
+        described = {tag: entry for tag, entry in self._described.entries.items() if tag not in _STORAGE}
+        directory = ifd.Directory(self._described.order, described, self._described.children)
         directory.put(256, ifd.LONG, layout.width)
         directory.put(257, ifd.LONG, layout.height)
         directory.put(258, ifd.SHORT, *[8 * layout.dtype.itemsize] * layout.channels)
