@@ -179,6 +179,7 @@ def test_half_precision_that_overflows_is_done_again(model: AdaptiveNetwork) -> 
         assert not half.isfinite().all()
         sr = upscaler(lr, force_exit=force_exit, dtype=torch.float16)
         torch.testing.assert_close(sr, exact, rtol=0, atol=2e-3)
+    torch.testing.assert_close(upscaler.static(lr, dtype=torch.float16), upscaler.static(lr), rtol=0, atol=2e-3)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -30,29 +30,29 @@ class StaticNetwork:
         self.depth = network.num_exits - 1
         self.trunk_reach, self.tail_reach, self.trunk_bytes, self.tail_bytes = _look(network)
 
-    def run(self, read: Callable[[int, int], Tensor], height: int, row_pixels: int) -> Iterator[tuple[int, Tensor]]:
+    def run(
+        self, read: Callable[[int, int], Tensor], height: int, row_pixels: int, start: int = 0
+    ) -> Iterator[tuple[int, Tensor]]:
         """From top to bottom.
 
         Args:
             read: (top, bottom) -> (B, 3, bottom - top, W), in the network's dtype, values in [0, 1].
             height: H of the images.
             row_pixels: B * W, what one row of all images costs in memory.
+            start: LR row to begin with.
 
         Yields:
-            First SR row, and SR rows as the network's tail leaves them, not clamped.
+            First LR row, and its SR rows as the network's tail leaves them, not clamped.
         """
         reach = self.trunk_reach + self.tail_reach
-        for first, last in _strips(height, row_pixels * self.trunk_bytes):
+        for first, last in _strips(start, height, row_pixels * self.trunk_bytes):
             top, bottom = max(0, first - reach), min(height, last + reach)
             lr = read(top, bottom)
             features = lr
             for depth in range(1, self.depth + 1):
                 features = self.network.stage(depth, features)
-            for begin, end in _strips(last - first, row_pixels * self.tail_bytes):
-                yield (
-                    (first + begin) * self.network.scale,
-                    self._tail(features, lr, first - top + begin, first - top + end),
-                )
+            for begin, end in _strips(first, last, row_pixels * self.tail_bytes):
+                yield begin, self._tail(features, lr, begin - top, end - top)
 
     def _tail(self, features: Tensor, lr: Tensor, begin: int, end: int) -> Tensor:
         """Result of LR rows [begin, end) of a strip."""
@@ -62,11 +62,12 @@ class StaticNetwork:
         return output[:, :, (begin - top) * scale : (end - top) * scale]
 
 
-def _strips(height: int, row_bytes: int) -> Iterator[tuple[int, int]]:
-    """[0, height) in equal strips whose features stay within ``FEATURE_BYTES``, or have ``LEAST_ROWS``."""
+def _strips(first: int, last: int, row_bytes: int) -> Iterator[tuple[int, int]]:
+    """[first, last) in equal strips whose features stay within ``FEATURE_BYTES``, or have ``LEAST_ROWS``."""
+    height = last - first
     count = -(-height // max(LEAST_ROWS, FEATURE_BYTES // row_bytes))
     for index in range(count):
-        yield height * index // count, height * (index + 1) // count
+        yield first + height * index // count, first + height * (index + 1) // count
 
 
 @torch.inference_mode()

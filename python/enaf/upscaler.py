@@ -472,18 +472,26 @@ def _sample(job: _Job) -> tuple[Tensor, Tensor]:
 
 
 def _run_static(engine: _Engine, shape: tuple[int, ...], read: Read, write: Write) -> None:
-    """Images (B, C, H, W) from ``read`` to ``write`` through the full network."""
-    like: Tensor | None = None
+    """Images (B, C, H, W) from ``read`` to ``write`` through the full network; from where half precision overflows, in
+    float32."""
+    network, like, start = engine.network, None, 0
 
     def read_rgb(top: int, bottom: int) -> Tensor:
         nonlocal like
         like = read(top, bottom)
-        return unit_range(as_rgb(like), engine.dtype).contiguous(memory_format=torch.channels_last)
+        dtype = torch.float32 if network is engine.exact else engine.dtype
+        return unit_range(as_rgb(like), dtype).contiguous(memory_format=torch.channels_last)
 
-    for top, rows in StaticNetwork(engine.network).run(read_rgb, shape[2], shape[0] * shape[3]):
-        assert like is not None
-        sr = finish(rows.float(), like)
-        write(top, sr if engine.network.shuffled else pixel_shuffle(sr, engine.network.scale))
+    while start < shape[2]:
+        for first, rows in StaticNetwork(network).run(read_rgb, shape[2], shape[0] * shape[3], start):
+            if network is not engine.exact and not bool(rows.isfinite().all()):
+                network, start = engine.exact, first
+                break
+            assert like is not None
+            sr = finish(rows.float(), like)
+            sr = sr if network.shuffled else pixel_shuffle(sr, network.scale)
+            write(first * network.scale, sr)
+            start = first + sr.shape[2] // network.scale
 
 
 _shared: dict[tuple[str, int], Upscaler] = {}
