@@ -38,7 +38,7 @@ __all__ = ["UpscaleInfo", "Upscaler", "upscale"]
 BAND_PATCHES = {"cpu": 128, "cuda": 4096}
 """Patches in work at once: on a CPU their results stay near the cache, on a GPU they fill it and fit any memory."""
 
-SAMPLED = 16
+SAMPLED = 24
 """Of so many patches one is looked at to predict whether routing pays."""
 
 LARGEST_SHARE = 1.0
@@ -456,19 +456,21 @@ def _score(job: _Job, band: Band, lr: Tensor) -> None:
 def _sample(job: _Job) -> tuple[Tensor, Tensor]:
     """Predicted PSNR (B, n, E) and edge scores (B, n) of one patch in ``SAMPLED``, along diagonals of the grid."""
     grid, estimator = job.grid, job.engine.estimator
-    size = grid.patch_size + 2 * estimator.margin
-    windows, edge_score = [], []
+    margin, size = estimator.margin, grid.patch_size
+    window = torch.arange(-margin, size + margin, device=job.engine.device)
+    windows = []
     for row in range(grid.rows):
-        cols = range(5 * row % min(SAMPLED, grid.cols), grid.cols, SAMPLED)
-        band = Band(grid, row, row + 1, estimator.margin)
+        band = Band(grid, row, row + 1, margin)
         lr = job.rows(band)
-        padded = estimator.padded(unit_range(as_rgb(lr)), band.local, band.above, band.below)
-        windows += [padded[:, :, :size, col * grid.stride :][..., :size] for col in cols]
-        edges = ops.edge_score(lr[:, :, band.above : lr.shape[2] - band.below], band.local)
-        edge_score.append(edges.view(len(lr), -1)[:, list(cols)])
-    stacked = torch.stack(windows, dim=1)
-    psnr_db = estimator(stacked.flatten(0, 1).contiguous(memory_format=torch.channels_last))
-    return psnr_db.view(*stacked.shape[:2], -1), torch.cat(edge_score, dim=1)
+        rows = (band.top + window).clamp_(0, grid.height - 1) - (band.top - band.above)
+        for col in range(5 * row % min(SAMPLED, grid.cols), grid.cols, SAMPLED):
+            cols = (col * grid.stride + window).clamp_(0, grid.width - 1)
+            windows.append(lr[:, :, rows[:, None], cols])
+    sampled = torch.stack(windows, dim=1).flatten(0, 1)
+    inner = sampled[..., margin : margin + size, margin : margin + size].contiguous()
+    edge_score = ops.edge_score(inner, PatchGrid(size, size, size, 0))
+    psnr_db = estimator(unit_range(as_rgb(sampled)).contiguous(memory_format=torch.channels_last))
+    return psnr_db.view(len(job.images), len(windows), -1), edge_score.view(len(job.images), -1)
 
 
 def _run_static(engine: _Engine, shape: tuple[int, ...], read: Read, write: Write) -> None:
