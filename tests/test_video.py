@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 
 from enaf.cli import main
-from enaf.video import VideoError, is_video, upscale_video
+from enaf.video import VideoError, _resized, is_video, upscale_video
 
 av = pytest.importorskip("av")
 
@@ -453,8 +453,21 @@ def test_the_command_takes_videos_among_images(tmp_path: Path, capsys: pytest.Ca
     assert [(frame.width, frame.height) for frame in frames_of(large / "clip.mp4")] == [(256, 128)] * 3
     assert main(["upscale", str(folder), "-o", str(large), "--eta", "5", "--json", "--resume"]) == 0
     assert {json.loads(line)["status"] for line in capsys.readouterr().out.splitlines()} == {"skipped"}
-    assert main(["upscale", str(folder / "clip.mp4"), "-o", str(tmp_path / "x.mkv"), "--size", "64x32"]) == 1
-    assert "size: expected the model's own" in capsys.readouterr().err
+    for size in (["--size", "100x50"], ["--scale", "2"]):
+        assert main(["upscale", str(folder / "clip.mp4"), "-o", str(tmp_path / "sized.mkv"), "-q", *size]) == 0
+        expected = (100, 50) if size[0] == "--size" else (128, 64)
+        assert [(frame.width, frame.height) for frame in frames_of(tmp_path / "sized.mkv")] == [expected] * 3
+    assert main(["upscale", str(folder / "clip.mp4"), "-o", str(tmp_path / "x.mkv"), "--strip", "exif"]) == 1
+    assert "exit_map, strip: expected none for a video" in capsys.readouterr().err
     assert main(["upscale", str(folder / "clip.mp4"), "-o", str(tmp_path / "x.png")]) == 2
     assert main(["upscale", str(folder / "bars.png"), "-o", str(tmp_path / "x.mkv")]) == 2
     assert not (tmp_path / "x.mkv").exists()
+
+
+def test_deep_frames_are_resized_without_wrapping() -> None:
+    frames = torch.tensor([[0, 65535] * 8] * 6, dtype=torch.int32).to(torch.uint16).expand(2, 3, 6, 16)
+    resized = _resized(frames, (9, 20))
+    assert resized.shape == (2, 3, 9, 20)
+    assert resized.dtype == torch.uint16
+    assert {0, 65535} <= set(resized.int().flatten().tolist()), "overshoot is clamped"
+    assert torch.equal(_resized(frames, (6, 16)), frames)

@@ -25,6 +25,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from enaf.degradation import resize
+
 if TYPE_CHECKING:
     from enaf.upscaler import Upscaler
 
@@ -79,6 +81,7 @@ def upscale_video(
     upscaler: Upscaler,
     *,
     routing: Mapping[str, Any] | None = None,
+    target_size: Callable[[int, int], tuple[int, int]] | None = None,
     device: str = "cpu",
     codec: str | None = None,
     codec_options: Mapping[str, str] | None = None,
@@ -100,6 +103,7 @@ def upscale_video(
         target: `.mkv`, `.mp4`, `.mov` or `.webm`.
         upscaler: called with up to eight frames at once, (B, 3, H, W), uint8 for 8 bits and uint16 for more.
         routing: keywords of the call: `eta`, `gamma`, `budget`, `force_exit`, `patch_size`, `overlap`.
+        target_size: height and width of a source frame -> those of the result, antialiased; None is the upscaler's scale.
         device: where the frames are upscaled.
         codec: encoder of FFmpeg (default: libx264; libvpx-vp9 for `.webm`).
         codec_options: its options (default: near lossless to the eye).
@@ -136,14 +140,16 @@ def upscale_video(
         if first is None:
             raise VideoError(f"{source}: has no frames")
         look = _Look.of(first, frames, source)
-        encoder = _Encoder(look, upscaler.scale, codec, options, frames.time_base, frames.rate, source)
+        native = upscaler.scale * look.height, upscaler.scale * look.width
+        size = native if target_size is None else target_size(look.height, look.width)
+        encoder = _Encoder(look, size, codec, options, frames.time_base, frames.rate, source)
         _try_streams(source, container, encoder)
 
     settings = {
         "source": _sha256(source),
         "routing": routing,
         "network": _fingerprint(upscaler, routing),
-        "scale": upscaler.scale,
+        "size": size,
         "codec": codec,
         "options": options,
         "segment_frames": segment_frames,
@@ -410,9 +416,18 @@ def _upscaled(
                 expected = f"{look.width}x{look.height} {look.pixel_format} as before"
                 raise VideoError(f"{source}: frame {number}: expected {expected}, got {kind[0]}x{kind[1]} {kind[2]}")
         pixels = torch.stack([look.to_rgb(frame) for _, frame in chunk]).to(device)
-        sr = upscaler(pixels, **routing)
+        sr = _resized(upscaler(pixels, **routing), encoder.size)
         for (_, frame), result in zip(chunk, sr.cpu(), strict=True):
             yield encoder.timed(look.to_frame(result), frame)
+
+
+def _resized(frames: Tensor, size: tuple[int, int]) -> Tensor:
+    """Frames (B, 3, H, W) of 8 or 16 bits at another height and width, antialiased."""
+    if tuple(frames.shape[-2:]) == size:
+        return frames
+    if frames.dtype == torch.uint8:
+        return resize(frames, *size)
+    return resize(frames.float(), *size).round_().clamp_(0, 65535).int().to(torch.uint16)
 
 
 def _fingerprint(upscaler: Upscaler, routing: Mapping[str, Any]) -> str:
@@ -434,7 +449,7 @@ class _Encoder:
     """How the result is encoded."""
 
     look: _Look
-    scale: int
+    size: tuple[int, int]
     codec: str
     options: dict[str, str]
     time_base: Fraction
@@ -460,7 +475,7 @@ class _Encoder:
         look = self.look
         stream = container.add_stream(self.codec, rate=self.rate, options=self.options)
         context = stream.codec_context
-        stream.width, stream.height = self.scale * look.width, self.scale * look.height
+        stream.height, stream.width = self.size
         stream.pix_fmt = look.pixel_format
         stream.time_base = context.time_base = self.time_base
         look.tag(context)

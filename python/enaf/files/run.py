@@ -206,8 +206,6 @@ class _Run:
 
     def _video(self, result: FileResult, job: Job, listener: Listener) -> FileResult:
         settings = self.settings
-        if settings.size is not None or settings.scale != self.upscaler.scale:
-            raise ValueError(f"size: expected the model's own, x{self.upscaler.scale}, for a video")
         if self.exit_map is not None or settings.strip:
             raise ValueError("exit_map, strip: expected none for a video")
         routing = dict(settings.routing)
@@ -222,7 +220,8 @@ class _Run:
 
         job.target.parent.mkdir(parents=True, exist_ok=True)
         report = upscale_video(
-            job.source, job.target, self.upscaler, routing=routing, device=self.device, resume=self.resume, progress=progress
+            job.source, job.target, self.upscaler, routing=routing, target_size=settings.target_size, device=self.device,
+            resume=self.resume, progress=progress,
         )  # fmt: skip
         notes = [f"{report.frames} frames", *report.damaged, *(f"left out: {name}" for name in report.dropped)]
         return replace(result, output_sha256=sha256_of(job.target), notes=notes)
