@@ -464,6 +464,15 @@ def test_the_command_takes_videos_among_images(tmp_path: Path, capsys: pytest.Ca
     assert not (tmp_path / "x.mkv").exists()
 
 
+def test_without_pyav_the_file_fails_and_names_the_extra(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_video(tmp_path / "clip.mp4", [bars()] * 2)
+    monkeypatch.setitem(sys.modules, "av", None)
+    assert main(["upscale", str(tmp_path / "clip.mp4"), "-o", str(tmp_path / "large.mkv")]) == 1
+    assert "videos need PyAV: pip install 'enaf_ext[video]'" in capsys.readouterr().err
+
+
 def test_deep_frames_are_resized_without_wrapping() -> None:
     frames = torch.tensor([[0, 65535] * 8] * 6, dtype=torch.int32).to(torch.uint16).expand(2, 3, 6, 16)
     resized = _resized(frames, (9, 20))

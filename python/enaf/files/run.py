@@ -219,10 +219,13 @@ class _Run:
             before = done
 
         job.target.parent.mkdir(parents=True, exist_ok=True)
-        report = upscale_video(
-            job.source, job.target, self.upscaler, routing=routing, target_size=settings.target_size, device=self.device,
-            resume=self.resume, progress=progress,
-        )  # fmt: skip
+        try:
+            report = upscale_video(
+                job.source, job.target, self.upscaler, routing=routing, target_size=settings.target_size,
+                device=self.device, resume=self.resume, progress=progress,
+            )  # fmt: skip
+        except ModuleNotFoundError as error:
+            raise VideoError(f"{job.source}: videos need PyAV: pip install 'enaf_ext[video]'") from error
         notes = [f"{report.frames} frames", *report.damaged, *(f"left out: {name}" for name in report.dropped)]
         return replace(result, output_sha256=sha256_of(job.target), notes=notes)
 
