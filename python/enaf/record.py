@@ -52,8 +52,9 @@ class UpscaleInfo:
 
     Attributes:
         exit_index: (B, rows, cols) int64, exit taken by each patch.
-        edge_score: (B, rows, cols) float32, mean absolute Laplacian, 0 to 255; nan where nobody had to look.
-        psnr_db: (B, rows, cols, E) float32, predicted PSNR of every exit in dB; nan where nobody had to look.
+        edge_score: (B, rows, cols) float32, mean absolute Laplacian, 0 to 255.
+        psnr_db: (B, rows, cols, E) float32, predicted PSNR of every exit in dB. In both, ``stream`` leaves nan where nothing
+            had to be decided: in what went through the full network as a whole, and with a forced exit.
         grid: the patches over the LR image.
         eta: the eta that was used (solved for, where a budget was given).
         static: images that went through the full network as a whole because routing would have cost more.

@@ -185,7 +185,7 @@ class Upscaler:
         engine = self._engine(image.device, dtype)
         canvas = Canvas(image, self.scale)
         watch = Stopwatch(image.device, synchronize=return_info)
-        info = self._run(engine, request, canvas.shape, canvas.read, canvas.write, watch)
+        info = self._run(engine, request, canvas.shape, canvas.read, canvas.write, watch, score_all=return_info)
         return (canvas.sr, info) if return_info else canvas.sr
 
     @torch.inference_mode()
@@ -256,13 +256,16 @@ class Upscaler:
     # --- the flow ---
 
     def _run(
-        self, engine: _Engine, request: Request, shape: tuple[int, ...], read: Read, write: Write, watch: Stopwatch
-    ) -> UpscaleInfo:
+        self, engine: _Engine, request: Request, shape: tuple[int, ...], read: Read, write: Write, watch: Stopwatch,
+        score_all: bool = False,
+    ) -> UpscaleInfo:  # fmt: skip
         grid = PatchGrid(shape[2], shape[3], request.patch_size, request.overlap)
         record = Record(shape[0], grid, self.num_exits, engine.device)
         job = _Job(engine, request, grid, list(range(shape[0])), read, write, record, watch)
         eta = self._eta(job)
         static = self._static_images(job, eta)
+        if score_all and (static or request.force_exit is not None):
+            _score_all(job)
         watch.mark("scores")
         routed = [image for image in job.images if image not in static]
         if static:
@@ -337,9 +340,7 @@ class Upscaler:
         request, record = job.request, job.record
         if request.budget is None and request.budget_ms is None:
             return request.eta
-        for band in job.engine.bands(job.grid, len(job.images)):
-            _score(job, band, job.rows(band))
-        record.scored = True
+        _score_all(job)
         psnr_db, edge_score = record.psnr_db.flatten(0, 2), record.edge_score.flatten()
         budget, measured = request.budget, self._measured(job)
         if request.budget_ms is not None and measured is not None:
@@ -451,6 +452,14 @@ def _score(job: _Job, band: Band, lr: Tensor) -> None:
     job.record.edge_score[here] = ops.edge_score(inner, band.local).view(shape)
     psnr_db = job.engine.estimator.on_grid(unit_range(as_rgb(lr)), band.local, band.above, band.below)
     job.record.psnr_db[here] = psnr_db.view(*shape, -1)
+
+
+def _score_all(job: _Job) -> None:
+    """Every patch of every image, once."""
+    if not job.record.scored:
+        for band in job.engine.bands(job.grid, len(job.images)):
+            _score(job, band, job.rows(band))
+        job.record.scored = True
 
 
 def _sample(job: _Job) -> tuple[Tensor, Tensor]:
