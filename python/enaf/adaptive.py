@@ -42,5 +42,5 @@ class AdaptiveNetwork(nn.Module):
     @property
     def window(self) -> str:
         """Blend weights of the patches, see ``enaf_ext.ops.fold_patches``. A patch's border knows no neighbours: weights
-        that fall off to it are 0.08 dB nearer to the network on the whole image than the paper's mean."""
+        that fall off to it were 0.08 dB nearer to the network on the whole image than the paper's mean, on one photograph."""
         return {"seamless": "linear", "paper": "average"}[self.tiling]

@@ -69,7 +69,7 @@ class _FusedConvolution(nn.Conv2d):
             layer = layer.as_convolution()
         # without memory: the weights are those of `layer`
         sizes = (layer.in_channels, layer.out_channels, layer.kernel_size[0])
-        fused = cls(*sizes, layer.stride[0], layer.padding, groups=layer.groups, device="meta")  # type: ignore[arg-type]
+        fused = cls(*sizes, layer.stride[0], layer.padding, groups=layer.groups, device="meta")  # type: ignore[arg-type]  # pairs
         fused.weight, fused.bias = layer.weight, layer.bias
         fused.activation, fused.slope = "none", []
         if isinstance(activation, nn.ReLU):
@@ -101,7 +101,7 @@ def _fuse(module: nn.Module) -> None:
         if behind and isinstance(behind[0][1], _ACTIVATIONS) and _is_uniform(behind[0][1]):
             activation = behind[0][1]
             setattr(module, behind[0][0], nn.Identity())
-        setattr(module, name, _FusedConvolution.of(layer, activation))  # type: ignore[arg-type]
+        setattr(module, name, _FusedConvolution.of(layer, activation))  # type: ignore[arg-type]  # checked
 
 
 def _is_plain_convolution(layer: nn.Module) -> bool:
