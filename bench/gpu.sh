@@ -77,7 +77,7 @@ sanitize() {
 }
 
 profile() {
-  ncu --clock-control none --set full --kernel-name 'regex:edge_score|gather|bicubic|fold|exits' --launch-skip 20 --launch-count 40 \
+  ncu --clock-control none --set full --kernel-name 'regex:edge_score|details|gather|bicubic|fold|exits' --launch-skip 20 --launch-count 40 \
     -f -o "$OUT/kernels" "$PYTHON" bench/kernels.py --size 1920x1080 --seconds 0.05 --json "$OUT/profiled.json" &&
     ncu --import "$OUT/kernels.ncu-rep" --page details --csv >"$OUT/kernels.ncu.csv"
 }

@@ -18,7 +18,7 @@ from common import Report, Row, attempt, copies_beyond_cache, nbytes
 from torch import Tensor
 from torch.nn import functional as F
 
-from enaf_ext import ops
+from enaf_ext import ops, reference
 from enaf_ext.grid import PatchGrid
 
 
@@ -130,6 +130,29 @@ class Bench:
             grey = cv2.cvtColor(patch, cv2.COLOR_RGB2GRAY)
             scores.append(cv2.convertScaleAbs(cv2.Laplacian(grey, cv2.CV_16S, ksize=3)).mean())
         return scores
+
+    def cell_details(self) -> None:
+        case = "cell_details, float32 RGB, channels_last"
+        height, width = (side // 4 * 4 + 2 for side in (self.grid.height, self.grid.width))
+        images = self.sets(
+            lambda: self.image(torch.float32, PatchGrid(height, width)).contiguous(memory_format=torch.channels_last)
+        )
+        moved = nbytes(images[0], ops.cell_details(images[0]))
+        rows = [
+            self.time(case, "enaf_ext", ops.cell_details, images, bytes_moved=moved),
+            self.time(case, "torch, composed", self.torch_cell_details, images),
+        ]
+        self.report.add(rows)
+
+    def torch_cell_details(self, image: Tensor) -> Tensor:
+        colours, taps = (torch.tensor(values, device=image.device) for values in zip(*reference.DETAILS, strict=True))
+        squares = F.conv2d(image, colours[:, :, None, None] * taps[:, None]).square()
+        cells = image[:, :, 1:-1, 1:-1]
+        mean = F.avg_pool2d(cells, 4)
+        variance = (F.avg_pool2d(cells.square(), 4) - mean.square()).mean(dim=1, keepdim=True).clamp_min(0)
+        energies = torch.cat([F.avg_pool2d(squares, 4), F.max_pool2d(squares, 4), variance], dim=1)
+        clipping = (mean - 0.5).abs().amax(dim=1, keepdim=True) - 0.45
+        return torch.cat([(energies + 2e-6).log() / 4 + 2, (mean - 0.45) * 4, clipping * 8], dim=1)
 
     def unfold_patches(self) -> None:
         self.unfold(torch.uint8)
@@ -322,6 +345,7 @@ class Bench:
 
     def all(self) -> None:
         self.edge_score()
+        self.cell_details()
         self.unfold_patches()
         self.gather_patches()
         self.bicubic_patches()

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "blend.h"
+#include "detail.h"
 #include "patch_grid.h"
 #include "pixel.h"
 #include "stable.h"
@@ -47,6 +48,17 @@ inline PatchGrid checked_grid(const char* op, int64_t height, int64_t width, int
 inline PatchGrid checked_image_grid(const char* op, const Tensor& image, int64_t patch_size, int64_t overlap) {
   ENAF_CHECK(image.dim() == 4, op, ": image: expected (B, C, H, W), got ", image.dim(), " dimensions");
   return checked_grid(op, image.size(2), image.size(3), patch_size, overlap);
+}
+
+// An image of whole cells with a margin of one pixel.
+inline void check_cells(const Tensor& image) {
+  const char* op = "cell_details";
+  ENAF_CHECK(image.dim() == 4 && image.size(1) == 3, op, ": image: expected (B, 3, 4 * rows + 2, 4 * cols + 2)");
+  for (int d = 2; d < 4; ++d) {
+    const int64_t side = image.size(d) - 2;
+    ENAF_CHECK(side >= cell_side && side % cell_side == 0 && side <= max_axis, op,
+               ": image: expected sides of 4n + 2, got ", image.size(d));
+  }
 }
 
 inline void check_index(const char* op, const char* name, const Tensor& index, const Tensor& beside) {

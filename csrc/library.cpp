@@ -4,6 +4,7 @@
 
 STABLE_TORCH_LIBRARY(enaf_ext, m) {
   m.def("edge_score(Tensor image, SymInt patch_size, SymInt overlap) -> Tensor");
+  m.def("cell_details(Tensor image) -> Tensor");
   m.def("unfold_patches(Tensor image, SymInt patch_size, SymInt overlap) -> Tensor");
   m.def(
       "gather_patches(Tensor image, Tensor order, SymInt patch_size, SymInt overlap, ScalarType dtype, "

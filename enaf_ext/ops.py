@@ -20,6 +20,7 @@ from .grid import PatchGrid
 __all__ = [
     "WINDOWS",
     "bicubic_patches",
+    "cell_details",
     "edge_score",
     "fold_patches",
     "gather_patches",
@@ -32,6 +33,9 @@ _library.load()
 WINDOWS = ("average", "linear", "sum")
 FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 INTEGRAL = (torch.uint8, torch.uint16)
+SCORED = (*INTEGRAL, torch.float16, torch.bfloat16, torch.float32)
+CELL = 4
+CELL_DETAILS = 21
 MAX_SCALE = 16
 
 
@@ -56,10 +60,42 @@ def edge_score(image: Tensor, grid: PatchGrid) -> Tensor:
 
     Notes: deterministic; not differentiable.
     """
-    _check_image(image, grid, (*INTEGRAL, torch.float16, torch.bfloat16, torch.float32))
+    _check_image(image, grid, SCORED)
     if image.shape[1] not in (1, 3):
         raise ValueError(f"image: expected 1 or 3 channels, got {image.shape[1]}")
     return torch.ops.enaf_ext.edge_score(image.detach(), grid.patch_size, grid.overlap)
+
+
+def cell_details(image: Tensor) -> Tensor:
+    """How much detail there is in every cell of 4x4 pixels: what a network finds hard to learn to see.
+
+    With grey g = 0.3 R + 0.6 G + 0.1 B, u = (R - G) / 2, v = B / 2 - (R + G) / 4 and L(e) = log(e + 2e-6) / 4 + 2, a cell's
+    values are L of the mean squares of eight derivatives, L of the largest squares of the same, L of the colours' mean variance,
+    4 (m - 0.45) for the three mean colours m, and 8 (max |m - 0.5| - 0.45). The derivatives are differences of g to the right
+    and downwards, its second differences along x and y, its mixed one, and the second differences along both axes of g / 4,
+    u / 2 and v / 2: the finest checkerboards. Logarithms, because what tells a patch of 50 dB from one of 40 dB is contrast far
+    below what layers of learned weights resolve.
+
+    Args:
+        image: (B, 3, 4 rows + 2, 4 cols + 2), the cells and a pixel on every side; uint8, uint16, float16, bfloat16 or float32,
+            any strides; integers become [0, 1] first.
+
+    Returns:
+        (B, 21, rows, cols), float32, channels_last.
+
+    Raises:
+        TypeError: `image` has another dtype.
+        ValueError: the shape of `image` is another.
+
+    Notes: deterministic, the same bits on every device; not differentiable.
+    """
+    if image.ndim != 4 or image.shape[1] != 3:
+        raise ValueError(f"image: expected (B, 3, 4 rows + 2, 4 cols + 2), got shape {tuple(image.shape)}")
+    if image.dtype not in SCORED:
+        raise TypeError(f"image: expected one of {', '.join(map(str, SCORED))}, got {image.dtype}")
+    if any(side < CELL + 2 or side % CELL != 2 for side in image.shape[2:]):
+        raise ValueError(f"image: expected sides of 4n + 2, got {image.shape[2]}x{image.shape[3]}")
+    return torch.ops.enaf_ext.cell_details(image.detach())
 
 
 def unfold_patches(image: Tensor, grid: PatchGrid) -> Tensor:
@@ -320,6 +356,12 @@ def _empty(like: Tensor, shape: tuple[int, ...], dtype: torch.dtype, channels_la
 @torch.library.register_fake("enaf_ext::edge_score")
 def _(image: Tensor, patch_size: int, overlap: int) -> Tensor:
     return _empty(image, (_num_patches(image, patch_size, overlap),), torch.float32)
+
+
+@torch.library.register_fake("enaf_ext::cell_details")
+def _(image: Tensor) -> Tensor:
+    rows, cols = ((side - 2) // CELL for side in image.shape[2:])
+    return _empty(image, (image.shape[0], CELL_DETAILS, rows, cols), torch.float32, channels_last=True)
 
 
 @torch.library.register_fake("enaf_ext::unfold_patches")

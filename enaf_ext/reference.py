@@ -38,6 +38,34 @@ def edge_score(image: Tensor, grid: PatchGrid) -> Tensor:
     return laplacian.abs().clamp(max=255).double().mean((1, 2)).float()
 
 
+DETAILS = (
+    ((0.3, 0.6, 0.1), ((0, 0, 0), (0, -1, 1), (0, 0, 0))),
+    ((0.3, 0.6, 0.1), ((0, 0, 0), (0, -1, 0), (0, 1, 0))),
+    ((0.3, 0.6, 0.1), ((0, 0, 0), (1, -2, 1), (0, 0, 0))),
+    ((0.3, 0.6, 0.1), ((0, 1, 0), (0, -2, 0), (0, 1, 0))),
+    ((0.3, 0.6, 0.1), ((1, 0, -1), (0, 0, 0), (-1, 0, 1))),
+    ((0.3, 0.6, 0.1), ((0.25, -0.5, 0.25), (-0.5, 1, -0.5), (0.25, -0.5, 0.25))),
+    ((0.5, -0.5, 0.0), ((0.5, -1, 0.5), (-1, 2, -1), (0.5, -1, 0.5))),
+    ((-0.25, -0.25, 0.5), ((0.5, -1, 0.5), (-1, 2, -1), (0.5, -1, 0.5))),
+)
+"""Weights of the colours and taps of each derivative."""
+
+
+def cell_details(image: Tensor) -> Tensor:
+    pixels = image.double() / _MAX.get(image.dtype, 1)
+    colours, taps = (
+        torch.tensor(values, dtype=torch.double, device=image.device) for values in zip(*DETAILS, strict=True)
+    )
+    squares = F.conv2d(pixels, colours[:, :, None, None] * taps[:, None]).square()
+    cells = pixels[:, :, 1:-1, 1:-1]
+    mean = F.avg_pool2d(cells, 4)
+    variance = (F.avg_pool2d(cells.square(), 4) - mean.square()).mean(dim=1, keepdim=True).clamp_min(0)
+    energies = torch.cat([F.avg_pool2d(squares, 4), F.max_pool2d(squares, 4), variance], dim=1)
+    clipping = (mean - 0.5).abs().amax(dim=1, keepdim=True) - 0.45
+    details = torch.cat([(energies + 2e-6).log() / 4 + 2, (mean - 0.45) * 4, clipping * 8], dim=1)
+    return details.float().contiguous(memory_format=torch.channels_last)
+
+
 def unfold_patches(image: Tensor, grid: PatchGrid) -> Tensor:
     within = torch.arange(grid.patch_size, device=image.device)
     patches = []

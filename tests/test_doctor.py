@@ -12,7 +12,15 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-OPERATORS = ("edge_score", "unfold_patches", "gather_patches", "bicubic_patches", "route_exits", "fold_patches")
+OPERATORS = (
+    "edge_score",
+    "cell_details",
+    "unfold_patches",
+    "gather_patches",
+    "bicubic_patches",
+    "route_exits",
+    "fold_patches",
+)
 
 
 def doctor(folder: Path, *, before: str = "", **environment: str) -> subprocess.CompletedProcess[str]:

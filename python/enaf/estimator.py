@@ -13,9 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from enaf_ext import ops
 from enaf_ext.grid import PatchGrid
 
-CELL = 4
+CELL = ops.CELL
 """LR pixels per side of an estimator cell: every estimator looks at the image in steps of four pixels."""
 
 BAND = 1 << 19
@@ -160,7 +161,7 @@ class GainEstimator(Estimator):
     Ours, because only the gains decide which exit a patch takes, and an average of features hardly shows them. Errors add
     up, decibels do not: cells predict the logarithm of their mean squared error from a neighbourhood of 20x20 pixels, the
     patch averages the errors and takes the logarithm last. What tells a patch of 50 dB from one of 40 dB is contrast far
-    below what layers of learned weights resolve, so they are given the logarithms of the cells' detail energies. At fewer
+    below what layers of learned weights resolve, so they are given ``ops.cell_details`` beside what they learn. At fewer
     multiply-accumulates than the paper's estimator.
     """
 
@@ -169,11 +170,9 @@ class GainEstimator(Estimator):
 
     def __init__(self, num_exits: int = 4) -> None:
         super().__init__(num_exits)
-        self.detail = nn.Conv2d(3, len(_DETAIL), 3, bias=False).requires_grad_(False)
-        self.detail.weight.copy_(_detail_filters())
         self.colour = nn.Sequential(nn.Conv2d(3, 43, CELL, stride=CELL), nn.LeakyReLU(0.1))
         self.layers = nn.Sequential(
-            nn.Conv2d(43 + 2 * len(_DETAIL) + 5, 48, 3),
+            nn.Conv2d(43 + ops.CELL_DETAILS, 48, 3),
             nn.LeakyReLU(0.1),
             nn.Conv2d(48, 48, 3),
             nn.LeakyReLU(0.1),
@@ -191,14 +190,9 @@ class GainEstimator(Estimator):
 
     def log_error(self, lr: Tensor) -> Tensor:
         """(N, 3, H+24, W+24) -> (N, E, H/4, W/4): natural logarithm of the mean squared error of every cell."""
-        detail = self.detail(lr[:, :, 3:-3, 3:-3]).square()  # of all pixels of the cells of 4:-4
-        cells = lr[:, :, 4:-4, 4:-4]
-        mean = F.avg_pool2d(cells, CELL)
-        variance = (F.avg_pool2d(cells.square(), CELL) - mean.square()).mean(dim=1, keepdim=True).clamp_min(0)
-        energy = torch.cat([F.avg_pool2d(detail, CELL), F.max_pool2d(detail, CELL), variance], dim=1)
-        clipping = (mean - 0.5).abs().amax(dim=1, keepdim=True) - 0.45  # above 0 where a colour nears black or white
-        inputs = [self.colour((cells - 0.45) * 4), (energy + _FAINTEST).log() / 4 + 2, (mean - 0.45) * 4, clipping * 8]
-        return self.layers(torch.cat(inputs, dim=1)).cumsum(dim=1).clamp(-16, 1)
+        colour = self.colour((lr[:, :, 4:-4, 4:-4] - 0.45) * 4)
+        inputs = torch.cat([colour, ops.cell_details(lr[:, :, 3:-3, 3:-3])], dim=1)
+        return self.layers(inputs).cumsum(dim=1).clamp(-16, 1)
 
     def features(self, lr: Tensor) -> Tensor:
         return self.log_error(lr).exp()
@@ -227,30 +221,6 @@ class GainEstimator(Estimator):
         value = _DB * error.clamp(max=8) + eta * targets.cost
         regret = ((score / 0.07).softmax(dim=1) * value).sum(dim=1) - value.amin(dim=1)
         return 2 * absolute + gains + 0.3 * _DB * (cells + 3 * cell_gains) + 10 * regret.mean()
-
-
-_FAINTEST = 2e-6
-"""Energy of a third of an 8-bit level: what rounding to 8 bits leaves in a flat cell."""
-
-_DETAIL = (
-    ((0.3, 0.6, 0.1), ((0, 0, 0), (0, -1, 1), (0, 0, 0))),
-    ((0.3, 0.6, 0.1), ((0, 0, 0), (0, -1, 0), (0, 1, 0))),
-    ((0.3, 0.6, 0.1), ((0, 0, 0), (1, -2, 1), (0, 0, 0))),
-    ((0.3, 0.6, 0.1), ((0, 1, 0), (0, -2, 0), (0, 1, 0))),
-    ((0.3, 0.6, 0.1), ((1, 0, -1), (0, 0, 0), (-1, 0, 1))),
-    ((0.3, 0.6, 0.1), ((0.25, -0.5, 0.25), (-0.5, 1, -0.5), (0.25, -0.5, 0.25))),
-    ((0.5, -0.5, 0.0), ((0.5, -1, 0.5), (-1, 2, -1), (0.5, -1, 0.5))),
-    ((-0.25, -0.25, 0.5), ((0.5, -1, 0.5), (-1, 2, -1), (0.5, -1, 0.5))),
-)
-"""Weights of the colours and taps of the filters whose energies tell detail: derivatives of the grey value along both
-axes, second and mixed ones, and the finest checkerboard of grey, of red against green and of blue against both. They stay
-as they are, because nothing would keep the sum of a learned filter at zero, and without that brightness enters the faintest
-energies. That learned ones do worse was seen only together with other changes of the inputs."""
-
-
-def _detail_filters() -> Tensor:
-    colours, taps = (torch.tensor(values, dtype=torch.float32) for values in zip(*_DETAIL, strict=True))
-    return colours[:, :, None, None] * taps[:, None]
 
 
 def _gains(values: Tensor) -> Tensor:

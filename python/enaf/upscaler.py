@@ -7,6 +7,7 @@ import copy
 import os
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Literal, NamedTuple, TypeAlias, overload
 
@@ -38,8 +39,8 @@ __all__ = ["UpscaleInfo", "Upscaler", "upscale"]
 BAND_PATCHES = {"cpu": 128, "cuda": 4096}
 """Patches in work at once: on a CPU their results stay near the cache, on a GPU they fill it and fit any memory."""
 
-SAMPLED = 24
-"""Of so many patches one is looked at to predict whether routing pays."""
+SAMPLED, LEAST_SAMPLED = 24, 8
+"""Of so many patches one is looked at to predict whether routing pays, but of every image so many."""
 
 LARGEST_SHARE = 1.0
 """Of the full network's multiply-accumulates, up to which an image is routed."""
@@ -54,7 +55,8 @@ Read: TypeAlias = Callable[[int, int], Tensor]
 Write: TypeAlias = Callable[..., object]
 
 
-class _Engine(NamedTuple):
+@dataclass(frozen=True)
+class _Engine:
     """A model on one device in one arithmetic; `exact` is its network in float32."""
 
     network: MultiExitNetwork
@@ -62,6 +64,23 @@ class _Engine(NamedTuple):
     estimator: Estimator
     device: torch.device
     dtype: torch.dtype
+    batches: dict[int, int] = field(default_factory=dict)
+
+    @cached_property
+    def whole(self) -> StaticNetwork:
+        """The network without patches."""
+        return StaticNetwork(self.network)
+
+    @cached_property
+    def whole_exact(self) -> StaticNetwork:
+        """The same in float32."""
+        return StaticNetwork(self.exact)
+
+    def batch(self, patch_size: int) -> int:
+        """Patches that a convolution sees at once."""
+        if patch_size not in self.batches:
+            self.batches[patch_size] = batch_size(self.network, patch_size, self.device)
+        return self.batches[patch_size]
 
     def bands(self, grid: PatchGrid, batch: int) -> list[Band]:
         """A grid over ``batch`` images, as much at a time as is good for the device."""
@@ -283,7 +302,7 @@ class Upscaler:
     def _run_routed(self, job: _Job, eta: float) -> None:
         """Band by band: scores, decision, exits, blend."""
         engine, network, watch = job.engine, job.engine.network, job.watch
-        batch = batch_size(network, job.grid.patch_size, engine.device)
+        batch = engine.batch(job.grid.patch_size)
         blend: BandBlend | None = None
         for band, lr, order, running in beside(self._routed(job, eta), engine.device):
             blend = blend or BandBlend(len(job.images), self.scale, blended_dtype(lr), self.model.window)
@@ -463,18 +482,22 @@ def _score_all(job: _Job) -> None:
 
 
 def _sample(job: _Job) -> tuple[Tensor, Tensor]:
-    """Predicted PSNR (B, n, E) and edge scores (B, n) of one patch in ``SAMPLED``, along diagonals of the grid."""
+    """Predicted PSNR (B, n, E) and edge scores (B, n) of about one patch in ``SAMPLED``."""
     grid, estimator = job.grid, job.engine.estimator
     margin, size = estimator.margin, grid.patch_size
     window = torch.arange(-margin, size + margin, device=job.engine.device)
+    count = min(grid.num_patches, max(LEAST_SAMPLED, grid.num_patches // SAMPLED))
     windows = []
-    for row in range(grid.rows):
+    for index in range(count):
+        if count == grid.num_patches:
+            row, col = divmod(index, grid.cols)
+        else:  # rows in turn, columns by the golden ratio: spread over the image whatever its grid
+            row, col = (2 * index + 1) * grid.rows // (2 * count), int(index * 0.618034 % 1 * grid.cols)
         band = Band(grid, row, row + 1, margin)
         lr = job.rows(band)
         rows = (band.top + window).clamp_(0, grid.height - 1) - (band.top - band.above)
-        for col in range(5 * row % min(SAMPLED, grid.cols), grid.cols, SAMPLED):
-            cols = (col * grid.stride + window).clamp_(0, grid.width - 1)
-            windows.append(lr[:, :, rows[:, None], cols])
+        cols = (col * grid.stride + window).clamp_(0, grid.width - 1)
+        windows.append(lr[:, :, rows[:, None], cols])
     sampled = torch.stack(windows, dim=1).flatten(0, 1)
     inner = sampled[..., margin : margin + size, margin : margin + size].contiguous()
     edge_score = ops.edge_score(inner, PatchGrid(size, size, size, 0))
@@ -485,24 +508,24 @@ def _sample(job: _Job) -> tuple[Tensor, Tensor]:
 def _run_static(engine: _Engine, shape: tuple[int, ...], read: Read, write: Write) -> None:
     """Images (B, C, H, W) from ``read`` to ``write`` through the full network; from where half precision overflows, in
     float32."""
-    network, like, start = engine.network, None, 0
+    whole, like, start, scale = engine.whole, None, 0, engine.network.scale
 
     def read_rgb(top: int, bottom: int) -> Tensor:
         nonlocal like
         like = read(top, bottom)
-        dtype = torch.float32 if network is engine.exact else engine.dtype
+        dtype = engine.dtype if whole is engine.whole else torch.float32
         return unit_range(as_rgb(like), dtype).contiguous(memory_format=torch.channels_last)
 
     while start < shape[2]:
-        for first, rows in StaticNetwork(network).run(read_rgb, shape[2], shape[0] * shape[3], start):
-            if network is not engine.exact and not bool(rows.isfinite().all()):
-                network, start = engine.exact, first
+        for first, rows in whole.run(read_rgb, shape[2], shape[0] * shape[3], start):
+            if engine.dtype != torch.float32 and whole is engine.whole and not bool(rows.isfinite().all()):
+                whole, start = engine.whole_exact, first
                 break
             assert like is not None
             sr = finish(rows.float(), like)
-            sr = sr if network.shuffled else pixel_shuffle(sr, network.scale)
-            write(first * network.scale, sr)
-            start = first + sr.shape[2] // network.scale
+            sr = sr if engine.network.shuffled else pixel_shuffle(sr, scale)
+            write(first * scale, sr)
+            start = first + sr.shape[2] // scale
 
 
 _shared: dict[tuple[str, int], Upscaler] = {}

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// gather_patches, bicubic_patches, fold_patches: their kernels' source, run by the emulation, against loops in double.
+// cell_details, gather_patches, bicubic_patches, fold_patches: their kernels' source, run by the emulation, against
+// loops in double.
 #include "cuda_emulation.h"
 
 #include "cases.h"
 #include "cuda/bicubic_patches.cuh"
+#include "cuda/cell_details.cuh"
 #include "cuda/fold_patches.cuh"
 #include "cuda/gather_patches.cuh"
 
@@ -296,6 +298,78 @@ void check_fold(const Shape& shape, Layout layout, int32_t scale, enaf::Window w
   }
 }
 
+// The values of a cell by the definition: taps of every derivative on grey and on two differences of colours.
+template <typename T>
+std::vector<double> details_of(const enaf::View4<const T>& image, int64_t n, int64_t row, int64_t col) {
+  constexpr double colours[3][3] = {{0.3, 0.6, 0.1}, {0.5, -0.5, 0}, {-0.25, -0.25, 0.5}};
+  constexpr double taps[6][9] = {{0, 0, 0, 0, -1, 1, 0, 0, 0},  {0, 0, 0, 0, -1, 0, 0, 1, 0},
+                                 {0, 0, 0, 1, -2, 1, 0, 0, 0},  {0, 1, 0, 0, -2, 0, 0, 1, 0},
+                                 {1, 0, -1, 0, 0, 0, -1, 0, 1}, {0.25, -0.5, 0.25, -0.5, 1, -0.5, 0.25, -0.5, 0.25}};
+  std::vector<double> means(8), maxima(8), colour(3), squares(3);
+  for (int64_t y = 4 * row + 1; y < 4 * row + 5; ++y) {
+    for (int64_t x = 4 * col + 1; x < 4 * col + 5; ++x) {
+      for (int k = 0; k < 8; ++k) {
+        double sum = 0;
+        for (int tap = 0; tap < 9; ++tap) {
+          for (int c = 0; c < 3; ++c) {
+            sum += (k < 6 ? taps[k][tap] : 2 * taps[5][tap]) * colours[k < 6 ? 0 : k - 5][c] *
+                   unit(image.at(n, c, y + tap / 3 - 1, x + tap % 3 - 1));
+          }
+        }
+        means[k] += sum * sum / 16;
+        maxima[k] = std::max(maxima[k], sum * sum);
+      }
+      for (int c = 0; c < 3; ++c) {
+        colour[c] += unit(image.at(n, c, y, x)) / 16;
+        squares[c] += unit(image.at(n, c, y, x)) * unit(image.at(n, c, y, x)) / 16;
+      }
+    }
+  }
+  std::vector<double> values = means;
+  values.insert(values.end(), maxima.begin(), maxima.end());
+  double variance = 0, furthest = 0;
+  for (int c = 0; c < 3; ++c) {
+    variance += (squares[c] - colour[c] * colour[c]) / 3;
+    furthest = std::max(furthest, std::abs(colour[c] - 0.5));
+  }
+  values.push_back(std::max(variance, 0.0));
+  for (double& energy : values) {
+    energy = std::log(energy + 2e-6) / 4 + 2;
+  }
+  for (int c = 0; c < 3; ++c) {
+    values.push_back(4 * (colour[c] - 0.45));
+  }
+  values.push_back(8 * (furthest - 0.45));
+  return values;
+}
+
+template <typename T>
+void check_details(int64_t batch, int64_t rows, int64_t cols, Layout layout) {
+  const Random4<T> image(batch, 3, 4 * rows + 2, 4 * cols + 2, layout);
+  Buffer<float> out(batch * rows * cols * enaf::num_cell_details);
+  dim3 blocks, threads;
+  enaf::cell_details_shape(batch * rows * cols, blocks, threads);
+  blocks.x = std::min(blocks.x, 2u);  // makes threads take several cells
+  emulation::launch(blocks, threads, enaf::cell_details_kernel<T>, image.view, rows, cols, out.data.get());
+  for (int64_t cell = 0; cell < batch * rows * cols; ++cell) {
+    const std::vector<double> expected = details_of(image.view, cell / (rows * cols), cell / cols % rows, cell % cols);
+    for (int k = 0; k < enaf::num_cell_details; ++k) {
+      const double got = out[cell * enaf::num_cell_details + k];
+      expect(std::abs(got - expected[k]) <= 3e-6, "details: cell %ld value %d: %g, expected %g", cell, k, got,
+             expected[k]);
+    }
+  }
+}
+
+void check_natural_logarithm() {
+  for (double x = 1e-30; x < 1e30; x *= 1.0137) {
+    const double expected = std::log(static_cast<double>(static_cast<float>(x)));
+    const double got = enaf::natural_logarithm(static_cast<float>(x));
+    expect(std::abs(got - expected) <= 1.2e-7 * std::max(1.0, std::abs(expected)), "log(%g): %.9g, expected %.9g", x,
+           got, expected);
+  }
+}
+
 // The division-free conversion gives the float that division gives, for every integer.
 template <typename T>
 void check_fast_pixel_value() {
@@ -337,6 +411,14 @@ int main() {
   check_fast_pixel_value<uint16_t>();
   check_invert_order_ignores_what_is_out_of_range();
   check_gather_clamps_order();
+  check_natural_logarithm();
+  for (const Layout layout : layouts) {
+    check_details<float>(1, 1, 1, layout);
+    check_details<uint8_t>(2, 5, 37, layout);
+    check_details<uint16_t>(1, 3, 4, layout);
+    check_details<Half>(1, 20, 20, layout);
+    check_details<BFloat16>(3, 1, 9, layout);
+  }
 
   for (const Shape& shape : shapes) {
     for (const Layout layout : layouts) {
