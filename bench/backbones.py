@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every registered backbone: one training step, and a batch of patches through each of its exits.
+"""Every registered backbone, untrained: one training step, a batch of patches through each of its exits, and a frame whose
+patches all take one exit, scores and blend included, beside the static network.
 
 `python bench/backbones.py [--scale 4] [--batch 32] [--patch-size 32] [--device cpu|cuda] [--seconds 1] [--json FILE]`
 """
@@ -7,15 +8,21 @@
 from __future__ import annotations
 
 import argparse
+import math
+import os
+import tempfile
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from common import Report, Row, attempt
+from common import Report, Row, Timing, attempt
 
-from enaf.cost import true_macs
+from enaf.adaptive import AdaptiveNetwork
+from enaf.cost import relative_cost, true_macs
+from enaf.estimator import create_estimator
 from enaf.models import MultiExitNetwork, backbone_names, channels_last, create_backbone
+from enaf.upscaler import CALIBRATED_PATCHES, Upscaler
 
 
 def step(network: MultiExitNetwork, lr: torch.Tensor, hr: torch.Tensor, _: int) -> None:
@@ -46,6 +53,27 @@ def rows(name: str, options: argparse.Namespace, device: torch.device) -> list[R
     return [*exits, timed("training step", partial(step, network, lr, hr))]
 
 
+def frame_rows(name: str, options: argparse.Namespace, device: torch.device) -> list[Row]:
+    """What `enaf calibrate` measures: is the time that an exit takes the share that its cost says?"""
+    network = create_backbone(name, options.scale)
+    upscaler = Upscaler(AdaptiveNetwork(network, create_estimator("gain", network.num_exits)), options.scale)
+    measured = upscaler.calibration(device, patch_size=options.patch_size, renew=True)
+    height, width = (options.patch_size + count * (options.patch_size - 4) for count in CALIBRATED_PATCHES)
+    patches = math.prod(count + 1 for count in CALIBRATED_PATCHES)
+    static = measured.static_ms * height * width
+    paper, macs = (relative_cost(network, convention) for convention in ("paper", "macs"))
+    overlap = patches * options.patch_size**2 / (height * width)
+    rows = [Row(f"{name}, a frame of {width}x{height}", "best static", Timing(static, static, static, static, 0))]
+    for depth, patch_ms in enumerate(measured.patch_ms):
+        ms = patch_ms * patches
+        note = (
+            f"{ms / static:.0%} of best static; published cost {paper[depth]:.0%}, "
+            f"true MACs {macs[depth]:.0%}, with the overlap {macs[depth] * overlap:.0%}"
+        )
+        rows.append(Row(rows[0].case, f"every patch to exit {depth}", Timing(ms, ms, ms, ms, 0), note=note))
+    return rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scale", type=int, default=4)
@@ -53,6 +81,7 @@ def main() -> None:
     parser.add_argument("--patch-size", type=int, default=32)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--seconds", type=float, default=1.0, help="of measuring, each row")
+    parser.add_argument("--frames", nargs="*", default=backbone_names(), help="backbones that are timed on frames too")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     device = torch.device(options.device)
@@ -61,6 +90,10 @@ def main() -> None:
     report.header()
     for name in backbone_names():
         report.add(rows(name, options, device))
+    with tempfile.TemporaryDirectory() as cache:  # untrained networks have no place in the user's
+        os.environ["XDG_CACHE_HOME"] = cache
+        for name in options.frames:
+            report.add(frame_rows(name, options, device))
     if options.json:
         report.write(options.json)
 

@@ -7,6 +7,7 @@ python bench/upscale.py [--model fsrcnn ...] [--size 480x270 ...] [--data DIR] [
 from __future__ import annotations
 
 import argparse
+import copy
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -30,6 +31,7 @@ from enaf.evaluate.speed import (
     fastest_equal,
     interleaved,
     low_resolution,
+    plain,
 )
 from enaf.image_io import ImageError, read_image
 from enaf.upscaler import Upscaler
@@ -37,13 +39,16 @@ from enaf_ext import ops
 from enaf_ext.grid import PatchGrid
 
 PHOTOGRAPH = Path(__file__).resolve().parent.parent / "examples" / "bridge.webp"
-TILED, WINDOW, LOOP, BICUBIC = (
+TILED, WINDOW, LOOP, BICUBIC, COMPILED = (
     "full network, tiled",
     "MONAI sliding window",
     "one patch at a time",
     "bicubic everywhere",
+    "plain static, compiled",
 )
 LOOP_ETA = 0.3
+BUDGETS = (0.6, 0.75, 0.9)
+"""Shares of the time of eta 0 that are asked for in milliseconds."""
 TARGETS = {"srresnet": (0.35, 0.60), "carn": (0.50, 0.70), "fsrcnn": (0.30, 0.80)}
 """Time at the full exit's PSNR that is aimed at, as a share of the plain and of the best static network's."""
 
@@ -105,6 +110,16 @@ def sliding_window(upscaler: Upscaler) -> Callable[[Tensor], Tensor] | None:
         return _to_uint8(sliding_window_inference(image[None].float() / 255, (32, 32), 16, predict, overlap=0.125))
 
     return run
+
+
+def halves(upscaler: Upscaler) -> dict[str, Callable[[Tensor], Tensor]]:
+    """The static network and routing in bfloat16, where the CPU has arithmetic for it."""
+    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return {}
+    return {
+        f"{STATIC}, bfloat16": partial(upscaler.static, dtype=torch.bfloat16),
+        "eta 1, bfloat16": partial(upscaler, eta=1.0, dtype=torch.bfloat16),
+    }
 
 
 def _to_uint8(sr: Tensor) -> Tensor:
@@ -202,8 +217,10 @@ def main() -> None:
             peers: dict[str, Callable[[Tensor], Tensor]] = {
                 TILED: partial(_forced, upscaler, upscaler.num_exits - 1),
                 BICUBIC: partial(_forced, upscaler, 0),
+                COMPILED: plain(copy.deepcopy(upscaler.model.network).to(device), compiled=True),
             }
             if device.type == "cpu":
+                peers |= halves(upscaler)
                 peers[LOOP] = patch_loop(upscaler, LOOP_ETA)
                 window = sliding_window(upscaler)
                 peers |= {} if window is None else {WINDOW: window}
@@ -217,9 +234,10 @@ def main() -> None:
                 "contenders": [asdict(entry) for entry in contenders],
                 "verdict": verdict(name, contenders),
                 "noise": worst_case(upscaler, image, arguments.repeats, clock),
+                "budgets": budgets(upscaler, [lr.to(device) for _, lr in pairs], arguments.repeats, clock),
                 "shares": {f"eta {eta:g}": shares(upscaler, image, eta) for eta in (0.1, LOOP_ETA, 1.0)},
             }
-            for what in ("verdict", "noise", "shares"):
+            for what in ("verdict", "noise", "budgets", "shares"):
                 print(f"  {what}: {settings[case][what]}")
             print()
     path = report.write(arguments.json)
@@ -249,6 +267,23 @@ def worst_case(upscaler: Upscaler, like: Tensor, repeats: int, clock: Callable[[
     runs = {f"eta {eta:g}": partial(upscaler, noise, eta) for eta in (0.0, 0.1, LOOP_ETA)}
     times = interleaved({STATIC: partial(upscaler.static, noise), **runs}, repeats, clock)
     return {name: taken / times[STATIC] for name, taken in times.items() if name != STATIC}
+
+
+def budgets(
+    upscaler: Upscaler, images: list[Tensor], repeats: int, clock: Callable[[], float]
+) -> dict[str, dict[str, float]]:
+    """Milliseconds asked for and taken, mean over the images; those asked for are shares of what eta 0 takes."""
+    upscaler.calibration(images[0].device, renew=True)
+    result = {}
+    for share in BUDGETS:
+        asked, taken = [], []
+        for image in images:
+            free = interleaved({"eta 0": partial(upscaler, image, 0.0, budget=0.9999)}, repeats, clock)["eta 0"]
+            asked.append(share * free)
+            run = {"budget": partial(upscaler, image, budget_ms=asked[-1])}
+            taken.append(interleaved(run, repeats, clock)["budget"])
+        result[f"{share:.0%} of eta 0"] = {"asked": sum(asked) / len(asked), "taken": sum(taken) / len(taken)}
+    return result
 
 
 def _forced(upscaler: Upscaler, depth: int, image: Tensor) -> Tensor:

@@ -25,6 +25,7 @@ def test_equals_the_network_on_the_whole_image(name: str, strips: int, monkeypat
         parameter.data.add_(0.02 * torch.randn_like(parameter))
     upscaler = enaf_ext.Upscaler(AdaptiveNetwork(network, create_estimator("gain")))
     monkeypatch.setattr(enaf.static, "FEATURE_BYTES", strips)
+    monkeypatch.setitem(enaf.static.TAIL_BYTES, "cpu", strips)
     lr = torch.rand(1, 3, 150, 40)
     with torch.inference_mode():
         expected = network.exit(network.num_exits - 1, lr)

@@ -13,6 +13,8 @@ from .models import MultiExitNetwork
 
 FEATURE_BYTES = 512 << 20
 """The largest feature map in memory: whole images up to 1920x1080 for networks with 64 channels."""
+TAIL_BYTES = {"cpu": 32 << 20, "cuda": FEATURE_BYTES}
+"""The same of a tail, whose features may have the size of the result: on a CPU what the caches hold."""
 LEAST_ROWS = 16
 RESAMPLING = 2
 """LR pixels to each side that the interpolated input reaches, which some tails add."""
@@ -29,6 +31,7 @@ class StaticNetwork:
         self.network = network
         self.depth = network.num_exits - 1
         self.trunk_reach, self.tail_reach, self.trunk_bytes, self.tail_bytes = _look(network)
+        self.most_tail_bytes = TAIL_BYTES[next(network.parameters()).device.type]
 
     def run(
         self, read: Callable[[int, int], Tensor], height: int, row_pixels: int, start: int = 0
@@ -45,13 +48,13 @@ class StaticNetwork:
             First LR row, and its SR rows as the network's tail leaves them, not clamped.
         """
         reach = self.trunk_reach + self.tail_reach
-        for first, last in _strips(start, height, row_pixels * self.trunk_bytes):
+        for first, last in _strips(start, height, row_pixels * self.trunk_bytes, FEATURE_BYTES):
             top, bottom = max(0, first - reach), min(height, last + reach)
             lr = read(top, bottom)
             features = lr
             for depth in range(1, self.depth + 1):
                 features = self.network.stage(depth, features)
-            for begin, end in _strips(first, last, row_pixels * self.tail_bytes):
+            for begin, end in _strips(first, last, row_pixels * self.tail_bytes, self.most_tail_bytes):
                 yield begin, self._tail(features, lr, begin - top, end - top)
 
     def _tail(self, features: Tensor, lr: Tensor, begin: int, end: int) -> Tensor:
@@ -62,10 +65,10 @@ class StaticNetwork:
         return output[:, :, (begin - top) * scale : (end - top) * scale]
 
 
-def _strips(first: int, last: int, row_bytes: int) -> Iterator[tuple[int, int]]:
-    """[first, last) in equal strips whose features stay within ``FEATURE_BYTES``, or have ``LEAST_ROWS``."""
+def _strips(first: int, last: int, row_bytes: int, most_bytes: int) -> Iterator[tuple[int, int]]:
+    """[first, last) in equal strips whose features stay within ``most_bytes``, or have ``LEAST_ROWS``."""
     height = last - first
-    count = -(-height // max(LEAST_ROWS, FEATURE_BYTES // row_bytes))
+    count = -(-height // max(LEAST_ROWS, most_bytes // row_bytes))
     for index in range(count):
         yield first + height * index // count, first + height * (index + 1) // count
 

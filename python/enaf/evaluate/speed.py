@@ -42,26 +42,34 @@ class Contender:
     macs: float | None = None
 
 
-def plain(network: MultiExitNetwork) -> Callable[[Tensor], Tensor]:
+def plain(network: MultiExitNetwork, compiled: bool = False) -> Callable[[Tensor], Tensor]:
     """The full exit as it is published and as a user of a model zoo runs it: whole image, float32, contiguous, its transposed
-    convolution as torch has it. Takes and gives (3, H, W) uint8."""
+    convolution as torch has it; or the same in channels_last under torch.compile. Takes and gives (3, H, W) uint8."""
+    layout = torch.channels_last if compiled else torch.contiguous_format
     network = copy.deepcopy(network).float().eval()
     for module in network.modules():
         if isinstance(module, SubPixelTransposedConvolution):
             module.__class__ = nn.ConvTranspose2d  # type: ignore[assignment]  # whose parameters it has
+        if compiled and isinstance(module, nn.Conv2d):
+            module.to(memory_format=layout)  # type: ignore[call-overload]  # not in the stubs
     depth = network.num_exits - 1
 
-    @torch.inference_mode()
-    def run(image: Tensor) -> Tensor:
-        features = lr = image[None].float() / 255
+    def forward(image: Tensor) -> Tensor:
+        features = lr = (image[None].float() / 255).contiguous(memory_format=layout)
         for index in range(1, depth + 1):
             features = network.stage(index, features)
         sr = network.tail(depth, features, lr)
         if sr.shape[1] != 3:
             sr = F.pixel_shuffle(sr, network.scale)
-        return sr.clamp_(0, 1).mul_(255).round_().to(torch.uint8)[0]
+        return sr.clamp(0, 1).mul(255).round().to(torch.uint8)[0]
 
-    return run
+    run = torch.compile(forward, dynamic=False) if compiled else forward
+
+    @torch.inference_mode()
+    def upscale(image: Tensor) -> Tensor:
+        return run(image)
+
+    return upscale
 
 
 def low_resolution(hr: Tensor, scale: int, width: int, height: int) -> tuple[Tensor, Tensor]:
