@@ -19,7 +19,8 @@ import torch
 from PIL import Image
 
 from enaf.cli import main
-from enaf.video import VideoError, _resized, is_video, upscale_video
+from enaf.video import VideoError, is_video, upscale_video
+from enaf.video.run import resized
 
 av = pytest.importorskip("av")
 
@@ -475,8 +476,8 @@ def test_without_pyav_the_file_fails_and_names_the_extra(
 
 def test_deep_frames_are_resized_without_wrapping() -> None:
     frames = torch.tensor([[0, 65535] * 8] * 6, dtype=torch.int32).to(torch.uint16).expand(2, 3, 6, 16)
-    resized = _resized(frames, (9, 20))
-    assert resized.shape == (2, 3, 9, 20)
-    assert resized.dtype == torch.uint16
-    assert {0, 65535} <= set(resized.int().flatten().tolist()), "overshoot is clamped"
-    assert torch.equal(_resized(frames, (6, 16)), frames)
+    result = resized(frames, (9, 20))
+    assert result.shape == (2, 3, 9, 20)
+    assert result.dtype == torch.uint16
+    assert {0, 65535} <= set(result.int().flatten().tolist()), "overshoot is clamped"
+    assert torch.equal(resized(frames, (6, 16)), frames)
