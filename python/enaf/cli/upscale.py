@@ -68,13 +68,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     files = parser.add_argument_group("files")
     files.add_argument(
-        "--format", metavar="EXT", help="of the results, as png (default: the inputs'; png where only read)"
+        "--format",
+        metavar="EXT",
+        help="of the resulting images, as png, or videos, as mkv (default: the inputs'; png and mkv for what is only read)",
     )
     files.add_argument(
         "--quality", type=int, default=95, metavar="1..100", help="of JPEG, WebP and AVIF (default: %(default)s)"
     )
     files.add_argument(
-        "--strip", metavar="KINDS", default="", help="leave out metadata: of icc,exif,xmp,resolution; or all"
+        "--strip",
+        metavar="KINDS",
+        default="",
+        help="leave out metadata: of icc,exif,xmp,resolution; or all (of a video's tags: xmp what people write, exif the rest "
+        "but language and look)",
     )
     files.add_argument(
         "--max-megapixels", type=float, default=179, metavar="N", help="refuse larger inputs (default: %(default)s)"
@@ -86,7 +92,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--ledger", metavar="FILE", help="append results here (default: enaf-ledger.jsonl in an output folder)"
     )
     files.add_argument(
-        "--exit-map", metavar="FILE", help="also draw which patch took which exit; a folder for many inputs"
+        "--exit-map",
+        metavar="FILE",
+        help="also draw which patch took which exit: a picture, or for a video a video; a folder for many inputs, and for "
+        "frames (00000000.png and on)",
     )
     files.add_argument(
         "--raw", metavar="WxH:FORMAT",
@@ -155,17 +164,19 @@ def _size(text: str) -> tuple[int, int]:
 
 
 def _frames(arguments: argparse.Namespace, options: dict[str, Any], listener: Any) -> FileResult:
+    from enaf.files import Ledger
     from enaf.files.frames import parse_raw, upscale_frames
     from enaf.files.settings import Settings, parse_strip
 
-    for name in ("exit_map", "resume", "ledger"):
-        if options.pop(name):
-            raise ValueError(f"{name}: expected none with frames")
-    device = options.pop("device")
+    if options.pop("resume"):
+        raise ValueError("resume: expected an output file or folder, got - (the standard output)")
+    device, exit_map, ledger = (options.pop(name) for name in ("device", "exit_map", "ledger"))
     settings = Settings(**{**options, "strip": parse_strip(options["strip"])})
     raw = parse_raw(arguments.raw) if arguments.raw else None
     return upscale_frames(
-        sys.stdin.buffer, sys.stdout.buffer, settings, raw=raw, device=device, listener=listener
+        sys.stdin.buffer, sys.stdout.buffer, settings, raw=raw, device=device,
+        exit_map=None if exit_map is None else Path(exit_map), ledger=None if ledger is None else Ledger(Path(ledger)),
+        listener=listener,
     )  # fmt: skip
 
 

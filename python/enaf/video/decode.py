@@ -11,6 +11,9 @@ from typing import Any
 
 from .report import VideoError, VideoReport
 
+_WITHOUT_TIMES = ("avi", "mpeg")
+"""Containers in which most frames have no time, but all last equally long."""
+
 
 class Frames:
     """The frames of the one video stream of a file, in order; damage is an error that names the frame, or reported.
@@ -22,7 +25,7 @@ class Frames:
         seconds: where the file says they end, or None.
     """
 
-    def __init__(self, source: Path, strict: bool, report: VideoReport) -> None:
+    def __init__(self, source: Path, strict: bool, report: VideoReport, max_pixels: int) -> None:
         import av
 
         self.source, self.strict, self.report = source, strict, report
@@ -32,7 +35,12 @@ class Frames:
             self.rate = stream.average_rate or stream.guessed_rate or Fraction(25)
             self.expected = stream.frames or None
             self.seconds = _seconds(stream)
+            even = container.format.name in _WITHOUT_TIMES
+            self._step = max(1, round(1 / (self.rate * self.time_base))) if even else None
             context = stream.codec_context
+            if context.width * context.height > max_pixels:
+                limit, found = f"at most {max_pixels / 1e6:.6g} megapixels", f"{context.width}x{context.height}"
+                raise VideoError(f"{source}: expected {limit} a frame, got {found}; allow more if you trust it")
             self.tags = (context.color_primaries, context.color_trc, context.colorspace, context.color_range)
             self.aspect = stream.sample_aspect_ratio or Fraction(1)
 
@@ -63,6 +71,8 @@ class Frames:
                         self._damage(count, "is damaged")
                     if frame.interlaced_frame:
                         raise VideoError(f"{self.source}: frame {count} is interlaced; deinterlace it first")
+                    if self._step is not None and (frame.pts is None or (last is not None and frame.pts <= last)):
+                        frame.pts = 0 if last is None else last + self._step
                     if frame.pts is None or (last is not None and frame.pts <= last):
                         self._damage(count, f"has no time of its own (pts {frame.pts} after {last})")
                         continue

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -85,8 +85,21 @@ class Look:
             rotation=rotation,
         )
 
+    def of_drawing(self) -> Look:
+        """That of 8-bit drawings beside the video, shown as it is."""
+        return replace(
+            self, pixel_format="yuv420p", deep=False, matrix=_BT709, primaries=1, transfer=1, full_range=False,
+            range_tag=_LIMITED,
+        )  # fmt: skip
+
+    def mark(self, stream: Any) -> None:
+        """Says in the header of a stream what its colours mean and how it is turned; not every codec keeps this itself."""
+        self.tag(stream.codec_context)
+        if self.rotation is not None:
+            stream.set_display_matrix(self.rotation)
+
     def tag(self, context: Any) -> None:
-        """Says in the header what the colours mean."""
+        """Tells an encoder what the colours mean."""
         context.sample_aspect_ratio = self.aspect
         context.color_primaries, context.color_trc = self.primaries, self.transfer
         context.colorspace, context.color_range = self.matrix, self.range_tag

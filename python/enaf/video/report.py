@@ -15,12 +15,15 @@ class VideoReport:
     """What became of a video.
 
     Attributes:
+        height, width: of the result.
         frames: in the result.
         reused: of them, made by an earlier run.
         damaged: what was wrong with the source, where `on_damage` let it pass.
         dropped: streams that the result does not carry (timecode and other data).
     """
 
+    height: int = 0
+    width: int = 0
     frames: int = 0
     reused: int = 0
     damaged: list[str] = field(default_factory=list)

@@ -7,30 +7,27 @@ import hashlib
 import itertools
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 
-from enaf.degradation import resize
+from enaf.image_io import MAX_PIXELS
+from enaf.image_io.metadata import KINDS
 
-from .containers import CONTAINERS, WRITABLE
+from .containers import WRITABLE
 from .decode import Frames
-from .encode import CODECS, OPTIONS, Encoder
+from .encode import Encoder
 from .files import errors_of
-from .join import join, try_streams
+from .join import join, join_exit_map, try_streams
 from .look import Look
 from .report import VideoError, VideoReport
 from .segments import Segments
+from .upscale import FrameUpscaler, drawing_size
 
 if TYPE_CHECKING:
     from enaf.upscaler import Upscaler
-
-
-_BATCH_PIXELS = 1 << 21
-_LARGEST_BATCH = 8
 
 
 def upscale_video(
@@ -45,6 +42,9 @@ def upscale_video(
     codec_options: Mapping[str, str] | None = None,
     segment_frames: int = 120,
     on_damage: str = "fail",
+    strip: Collection[str] = (),
+    max_pixels: int = MAX_PIXELS,
+    exit_map: str | os.PathLike[str] | None = None,
     resume: bool = False,
     progress: Callable[[int, int | None], None] | None = None,
 ) -> VideoReport:
@@ -67,6 +67,12 @@ def upscale_video(
         codec_options: its options (default: near lossless to the eye).
         segment_frames: frames a segment, at least 1: what a crash can cost.
         on_damage: "fail" at the first damaged frame, or "keep" what the decoder makes of it, and report it.
+        strip: metadata to leave out: of "exif" (tags of when, where and with what it was taken, and whatever else a device or
+            a program noted) and "xmp" (tags that people write: titles, names, comments, rights; of chapters, too); "icc" and
+            "resolution" are allowed, and change nothing. What decides the look, and languages, always stay.
+        max_pixels: larger frames are refused.
+        exit_map: a second video, of the same kinds as `target`: which patch of each frame took which exit, with a legend; same
+            times and rotation (and pixel aspect, unless it is `.webm`), nothing else. It takes its place after the result.
         resume: go on after the last whole segment of an earlier run with the same source and settings.
         progress: called with the frames done and the frames expected (None where the file does not say).
 
@@ -80,44 +86,49 @@ def upscale_video(
         ModuleNotFoundError: PyAV is missing (extra `video`).
     """
     source, target = Path(source), Path(target)
-    if target.suffix.lower() not in CONTAINERS:
-        raise ValueError(f"target: expected a name that ends in {', '.join(WRITABLE)}, got {target}")
+    map_target = None if exit_map is None else Path(exit_map)
+    for name, path in (("target", target), ("exit_map", map_target)):
+        if path is not None and path.suffix.lower() not in WRITABLE:
+            raise ValueError(f"{name}: expected a name that ends in {', '.join(WRITABLE)}, got {path}")
+    if map_target is not None and map_target.resolve() == target.resolve():
+        raise ValueError(f"exit_map: expected another file than the target, got {map_target}")
+    for kind in strip:
+        if kind not in KINDS:
+            raise ValueError(f"strip: expected of {', '.join(KINDS)}, got {kind}")
     if on_damage not in ("fail", "keep"):
         raise ValueError(f"on_damage: expected 'fail' or 'keep', got {on_damage!r}")
     if segment_frames < 1:
         raise ValueError(f"segment_frames: expected at least 1, got {segment_frames}")
-    container = CONTAINERS[target.suffix.lower()]
-    codec = codec or CODECS[container]
-    options = dict(OPTIONS.get(codec, {}) if codec_options is None else codec_options)
     routing = dict(routing or {})
     report = VideoReport()
 
     with errors_of(source):
-        frames = Frames(source, on_damage == "fail", report)
+        frames = Frames(source, on_damage == "fail", report, max_pixels)
         first = next(iter(frames), None)
         if first is None:
             raise VideoError(f"{source}: has no frames")
         look = Look.of(first, frames, source)
         native = upscaler.scale * look.height, upscaler.scale * look.width
-        size = native if target_size is None else target_size(look.height, look.width)
-        encoder = Encoder(look, size, codec, options, frames.time_base, frames.rate, source)
-        try_streams(source, container, encoder)
+        report.height, report.width = native if target_size is None else target_size(look.height, look.width)
+        encoder = Encoder.to(target, look, (report.height, report.width), frames, codec, codec_options)
+        try_streams(source, target, encoder, strip)
+        encoders: tuple[Encoder, ...] = (encoder,)
+        if map_target is not None:
+            encoders += (Encoder.to(map_target, look.of_drawing(), drawing_size(*native), frames),)
 
     settings = {
         "source": _sha256(source),
         "routing": routing,
         "network": _fingerprint(upscaler, routing),
-        "size": size,
-        "codec": codec,
-        "options": options,
+        "encoders": [(encoder.size, encoder.codec, encoder.options) for encoder in encoders],
         "segment_frames": segment_frames,
         "on_damage": on_damage,
     }
     with errors_of(target):
         segments = Segments(target, json.dumps(settings, sort_keys=True, default=str), resume)
-    batch = max(1, min(_LARGEST_BATCH, _BATCH_PIXELS // (first.height * first.width)))
+    upscaled = FrameUpscaler(upscaler, routing, device, look, encoders, source)
     with errors_of(source):
-        frames = Frames(source, on_damage == "fail", report)  # from the first again
+        frames = Frames(source, on_damage == "fail", report, max_pixels)  # from the first again
         numbered = enumerate(frames)
         for index in itertools.count():
             part = itertools.islice(numbered, segment_frames)
@@ -125,50 +136,19 @@ def upscale_video(
                 count = sum(1 for _ in part)  # decoded for the sake of what follows, not upscaled
                 report.reused += count
             else:
-                upscaled = _upscaled(part, look, encoder, upscaler, routing, device, batch, source)
-                count = segments.write(index, upscaled, encoder)
+                count = segments.write(index, upscaled(part), encoders)
             report.frames += count
             if progress is not None and count > 0:
                 progress(report.frames, frames.expected)
             if count < segment_frames:
                 break
     with errors_of(target):
-        join(source, target, container, segments, report, encoder)
+        join(source, target, segments, encoder, report, strip)
+    if map_target is not None:
+        with errors_of(map_target):
+            join_exit_map(map_target, segments, encoders[1], report.frames)
     segments.remove()
     return report
-
-
-def _upscaled(
-    numbered: Iterable[tuple[int, Any]],
-    look: Look,
-    encoder: Encoder,
-    upscaler: Upscaler,
-    routing: Mapping[str, Any],
-    device: str,
-    batch: int,
-    source: Path,
-) -> Iterator[Any]:
-    """Frames to encode, upscaled `batch` at a time, so that patches of neighbouring frames share the network's batches."""
-    numbered = iter(numbered)
-    while chunk := list(itertools.islice(numbered, batch)):
-        for number, frame in chunk:
-            kind = (frame.width, frame.height, frame.format.name.replace("yuvj", "yuv"))
-            if kind != (look.width, look.height, look.pixel_format):
-                expected = f"{look.width}x{look.height} {look.pixel_format} as before"
-                raise VideoError(f"{source}: frame {number}: expected {expected}, got {kind[0]}x{kind[1]} {kind[2]}")
-        pixels = torch.stack([look.to_rgb(frame) for _, frame in chunk]).to(device)
-        sr = resized(upscaler(pixels, **routing), encoder.size)
-        for (_, frame), result in zip(chunk, sr.cpu(), strict=True):
-            yield encoder.timed(look.to_frame(result), frame)
-
-
-def resized(frames: Tensor, size: tuple[int, int]) -> Tensor:
-    """Frames (B, 3, H, W) of 8 or 16 bits at another height and width, antialiased."""
-    if tuple(frames.shape[-2:]) == size:
-        return frames
-    if frames.dtype == torch.uint8:
-        return resize(frames, *size)
-    return resize(frames.float(), *size).round_().clamp_(0, 65535).int().to(torch.uint16)
 
 
 def _fingerprint(upscaler: Upscaler, routing: Mapping[str, Any]) -> str:

@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,32 +44,51 @@ class Segments:
     def path(self, index: int) -> Path:
         return self.folder / f"{index:06d}.nut"
 
-    def write(self, index: int, frames: Iterator[Any], encoder: Encoder) -> int:
-        """Encodes frames into a segment, which is there afterwards or not at all; no frames, no segment."""
+    def write(self, index: int, pictures: Iterator[tuple[Any, ...]], encoders: Sequence[Encoder]) -> int:
+        """Encodes a segment, which is there afterwards or not at all; no frames, no segment.
+
+        Args:
+            index: its place in the result.
+            pictures: for every frame one picture an encoder.
+            encoders: one a stream of the segment.
+
+        Returns:
+            Its frames.
+        """
         import av
 
-        first = next(frames, None)
+        first = next(pictures, None)
         if first is None:
             return 0
         count = 0
         path = self.path(index)
         # NUT keeps any time base exactly.
         with errors_of(path), whole_file(path) as part, av.open(str(part), "w", format="nut") as container:
-            stream = encoder.add_to(container)
-            for frame in itertools.chain([first], frames):
-                container.mux(stream.encode(frame))
+            streams = [encoder.add_to(container) for encoder in encoders]
+            for at_once in itertools.chain([first], pictures):
+                for stream, picture in zip(streams, at_once, strict=True):
+                    container.mux(stream.encode(picture))
                 count += 1
-            container.mux(stream.encode(None))
+            for stream in streams:
+                container.mux(stream.encode(None))
         self.whole = index + 1
         return count
 
-    def packets(self) -> Iterator[Any]:
-        """All packets of all segments, in order."""
+    @contextlib.contextmanager
+    def template(self, stream: int = 0) -> Iterator[Any]:
+        """One of the streams that all segments have."""
+        import av
+
+        with av.open(str(self.path(0))) as container:
+            yield container.streams.video[stream]
+
+    def packets(self, stream: int = 0) -> Iterator[Any]:
+        """All packets of a stream, segment by segment, in order."""
         import av
 
         for index in range(self.whole):
             with av.open(str(self.path(index))) as container:
-                yield from (packet for packet in container.demux(video=0) if packet.size)
+                yield from (packet for packet in container.demux(video=stream) if packet.size)
 
     def remove(self) -> None:
         if self.folder.exists():
