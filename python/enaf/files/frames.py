@@ -11,7 +11,6 @@ import numpy as np
 
 from enaf.image_io import ImageError, Layout, sweep
 from enaf.image_io.pnm import PnmWriter, read_header, read_rows
-from enaf.upscaler import Upscaler
 
 from .drawing import Drawing
 from .ledger import FileResult, Ledger
@@ -74,45 +73,31 @@ def upscale_frames(
         ValueError, TypeError, FileNotFoundError: as `upscale_files`.
     """
     settings, listener = checked(settings), listener or Listener()
+    upscaler, _ = load_upscaler(settings)
+    device = usable_device(device)
+    check_request(upscaler, settings)
     if exit_map is not None:
         check_drawings_folder(exit_map)
         exit_map.mkdir(parents=True, exist_ok=True)
         sweep(exit_map)
-    upscaler, _ = load_upscaler(settings)
-    device = usable_device(device)
-    check_request(upscaler, settings)
+    count, error = 0, None
     listener.started(None)
-    result = _upscale_all(source, target, settings, raw, upscaler, device, exit_map, listener)
-    return result if ledger is None else kept(result, ledger)
-
-
-def _upscale_all(
-    source: BinaryIO,
-    target: BinaryIO,
-    settings: Settings,
-    raw: Layout | None,
-    upscaler: Upscaler,
-    device: str,
-    exit_map: Path | None,
-    listener: Listener,
-) -> FileResult:
-    count = 0
     try:
         for frame in _frames(source, raw, settings.max_pixels):
             layout = result_layout(frame.layout, settings)
             writer = _BareWriter(target) if raw is not None else PnmWriter(target, layout)
             drawing = None if exit_map is None else Drawing(exit_map / f"{count:08d}.png", frame.layout, upscaler)
-            info = upscale_rows(
-                frame, writer.write, upscaler, settings, device, preview=None if drawing is None else drawing.take
-            )
+            preview = None if drawing is None else drawing.take
+            info = upscale_rows(frame, writer.write, upscaler, settings, device, preview=preview)
             target.flush()
             if drawing is not None:
                 drawing.write(info)
             count += 1
             listener.advanced(1, layout.height * layout.width / 1e6)
-    except (ImageError, OSError, RuntimeError, MemoryError) as error:
-        return FileResult("-", "-", "failed", error=f"frame {count}: {error}", notes=[f"{count} frames"])
-    return FileResult("-", "-", "done", notes=[f"{count} frames"])
+    except (ImageError, OSError, RuntimeError, MemoryError) as problem:
+        error = f"frame {count}: {problem}"
+    result = FileResult("-", "-", "failed" if error else "done", error=error, notes=[f"{count} frames"])
+    return result if ledger is None else kept(result, ledger)
 
 
 def _frames(source: BinaryIO, raw: Layout | None, max_pixels: int) -> Iterator[_Frame]:
