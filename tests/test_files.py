@@ -7,6 +7,7 @@ import io
 import itertools
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -462,6 +463,45 @@ def test_json_report_and_lines_agree(tmp_path: Path, model: str, capsys: pytest.
     assert sum(lines[0]["exits"]) == 1
     assert {"paper", "macs"} <= set(lines[0]["cost"])
     assert "b.png" in lines[1]["error"]
+
+
+def test_names_that_are_no_text(tmp_path: Path, model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    name = os.fsdecode(b"in-\xff.png")
+    photo(tmp_path / "plain.png").rename(tmp_path / name)
+    report = tmp_path / "report.json"
+    arguments = ["upscale", str(tmp_path / name), "-o", str(tmp_path / "out"), "--model", model, f"--report={report}"]
+    assert main([*arguments, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["source"] == str(tmp_path / name)
+    assert json.loads(report.read_text())["files"][0]["source"] == str(tmp_path / name)
+    done = enaf_process(*arguments[1:], "--resume")
+    assert (done.returncode, done.stdout.count(b"skipped"), done.stderr) == (0, 1, b"")
+
+
+def test_a_report_that_cannot_be_written(tmp_path: Path, model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    source = photo(tmp_path / "in.png")
+    before = source.read_bytes()
+    arguments = ["upscale", str(source), "-o", str(tmp_path / "out.png"), "--model", model]
+    for option, path, words in (
+        ("report", tmp_path / "missing/report.json", "report: expected a file in a folder that exists"),
+        ("report", tmp_path, "report: expected a file in a folder that exists"),
+        ("report", source, "report: .*in.png is an input itself"),
+        ("ledger", source, "ledger: .*in.png is an input itself"),
+    ):
+        assert main([*arguments, f"--{option}={path}"]) == 2
+        assert re.search(words, capsys.readouterr().err)
+    assert not (tmp_path / "out.png").exists()
+    assert source.read_bytes() == before
+    assert main([*arguments, "--report=/dev/full"]) == 1
+    assert "/dev/full: cannot be written: No space left on device" in capsys.readouterr().err
+
+
+def test_a_full_standard_output_is_a_failure(tmp_path: Path, model: str) -> None:
+    source = photo(tmp_path / "in.png")
+    command = [sys.executable, "-m", "enaf", "upscale", str(source), "-o", str(tmp_path / "o.png"), "--model", model]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([*command, "--json"], stdout=full, stderr=subprocess.PIPE, timeout=300, check=False)
+    assert done.returncode == 1
+    assert b"No space left on device" in done.stderr
 
 
 def enaf_process(*arguments: str, data: bytes = b"") -> subprocess.CompletedProcess[bytes]:

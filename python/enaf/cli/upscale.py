@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import sys
 import time
@@ -121,8 +122,17 @@ def run(arguments: argparse.Namespace) -> int:
     from enaf.files import upscale_files
 
     started = time.perf_counter()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files are bytes
     listener = _listener(arguments)
     options = _options(arguments)
+    report = None if arguments.report is None else Path(arguments.report)
+    if report is not None and (report.is_dir() or not report.parent.is_dir()):
+        raise UsageError(f"report: expected a file in a folder that exists, got {report}")
+    for option in ("report", "ledger"):
+        path = getattr(arguments, option)
+        if path is not None and any(path != "-" and _same(path, name) for name in arguments.inputs):
+            raise UsageError(f"{option}: {path} is an input itself and would be overwritten")
     try:
         if arguments.inputs == ["-"] and arguments.output == "-" and (arguments.raw or arguments.format == "ppm"):
             results = [_frames(arguments, options, listener)]
@@ -131,13 +141,20 @@ def run(arguments: argparse.Namespace) -> int:
             raise ValueError("raw: expected - for both the input and the output")
         else:
             results = upscale_files(arguments.inputs, arguments.output, listener=listener, **options)
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, TypeError, FileNotFoundError) as error:
         raise UsageError(str(error).splitlines()[0]) from error
+    except OSError as error:  # the standard output is full or closed, or no folder can be made
+        print(f"enaf upscale: {error}", file=sys.stderr)
+        return SOME_FAILED
     finally:
         listener.close()
     failed = [result for result in results if result.status == "failed"]
-    if arguments.report:
-        _write_report(Path(arguments.report), results, time.perf_counter() - started)
+    if report is not None:
+        try:
+            _write_report(report, results, time.perf_counter() - started)
+        except OSError as error:
+            print(f"{report}: cannot be written: {error.strerror or error}", file=sys.stderr)
+            return SOME_FAILED
     if failed and len(results) > 1:
         messages = [result.error or "" for result in failed]
         print(f"\n{len(failed)} of {len(results)} failed:", *messages, sep="\n  ", file=sys.stderr)
@@ -154,6 +171,10 @@ def _options(arguments: argparse.Namespace) -> dict[str, Any]:
     if not arguments.max_megapixels > 0:
         raise UsageError(f"--max-megapixels: expected a number above 0, got {arguments.max_megapixels}")
     return {**options, "max_pixels": int(arguments.max_megapixels * 1e6)}
+
+
+def _same(path: str, other: str) -> bool:
+    return Path(path).resolve() == Path(other).resolve()
 
 
 def _size(text: str) -> tuple[int, int]:
@@ -188,7 +209,7 @@ def _write_report(path: Path, results: list[FileResult], seconds: float) -> None
         **counts, "seconds": round(seconds, 3), "megapixels": round(megapixels, 3),
         "files": [json.loads(result.json()) for result in results],
     }  # fmt: skip
-    path.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+    path.write_text(json.dumps(report, indent=2) + "\n")
 
 
 def _listener(arguments: argparse.Namespace) -> Any:

@@ -40,7 +40,9 @@ class Frames:
             context = stream.codec_context
             if context.width * context.height > max_pixels:
                 limit, found = f"at most {max_pixels / 1e6:.6g} megapixels", f"{context.width}x{context.height}"
-                raise VideoError(f"{source}: expected {limit} a frame, got {found}; allow more if you trust it")
+                raise VideoError(
+                    f"{source}: expected {limit} a frame, got {found}; allow more (max_pixels) if you trust it"
+                )
             self.tags = (context.color_primaries, context.color_trc, context.colorspace, context.color_range)
             self.aspect = stream.sample_aspect_ratio or Fraction(1)
 
