@@ -138,7 +138,7 @@ def test_a_target_that_cannot_hold_the_result_is_refused(
         (["IN", "-o", "OUT.png", "--budget=0.5", "--force-exit=1"], "not allowed with argument"),
         (["IN", "IN", "-o", "OUT"], "would both become"),
         (["IN", "IN2", "-o", "IN"], "expected a folder for 2 inputs"),
-        (["IN", "-o", "OUT.png", "--exit-map=m.gif"], "exit_map: expected a name that ends in .png or .jpg"),
+        (["IN", "-o", "OUT.png", "--exit-map=m.gif"], "exit_map: expected a name that ends in .png, .jpg for"),
         (["IN", "-o", "OUT.png", "--force-exit=7"], "force_exit: expected 0 to 3, got 7"),
         (["IN", "-o", "OUT.png", "--budget=2"], "budget: expected a share between 0 and 1, got 2.0"),
         (["IN", "-o", "OUT.png", "--budget-ms=-1"], "budget_ms: expected a finite number above 0, got -1.0"),

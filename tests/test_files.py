@@ -7,6 +7,7 @@ import io
 import itertools
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -269,6 +270,37 @@ def test_patterns_and_formats(tmp_path: Path, model: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("output", "exit_map", "words"),
+    [
+        ("out", "x", "a.png is an input itself"),
+        ("out", "out", "would both become .*out/a.png"),
+        ("out", "maps", "exit_map: .*a.bmp and .*a.png would both become .*maps/a.png"),
+        ("out", "map.png", "exit_map: expected a folder for many pictures, got"),
+        ("out", "notes", "exit_map: expected a folder for many pictures, got"),
+    ],
+)
+def test_drawings_overwrite_nothing(tmp_path: Path, model: str, output: str, exit_map: str, words: str) -> None:
+    photo(tmp_path / "x/a.png")
+    if exit_map == "maps":
+        photo(tmp_path / "x/a.bmp")
+    (tmp_path / "notes").write_text("no folder")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(ValueError, match=words):
+        enaf.upscale_files(tmp_path / "x", tmp_path / output, model=model, exit_map=tmp_path / exit_map)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_drawings_are_no_inputs_of_the_next_run(tmp_path: Path, model: str) -> None:
+    photo(tmp_path / "in/a.png")
+    for _ in range(2):
+        results = enaf.upscale_files(
+            tmp_path / "in", tmp_path / "out", model=model, force_exit=0, exit_map=tmp_path / "in/maps"
+        )
+        assert len(results) == 1
+    assert tree(tmp_path / "in") == ["a.png", "maps/a.png"]
+
+
+@pytest.mark.parametrize(
     ("inputs", "output", "words"),
     [
         (["x"], "x", "is an input itself"),
@@ -433,6 +465,45 @@ def test_json_report_and_lines_agree(tmp_path: Path, model: str, capsys: pytest.
     assert "b.png" in lines[1]["error"]
 
 
+def test_names_that_are_no_text(tmp_path: Path, model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    name = os.fsdecode(b"in-\xff.png")
+    photo(tmp_path / "plain.png").rename(tmp_path / name)
+    report = tmp_path / "report.json"
+    arguments = ["upscale", str(tmp_path / name), "-o", str(tmp_path / "out"), "--model", model, f"--report={report}"]
+    assert main([*arguments, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["source"] == str(tmp_path / name)
+    assert json.loads(report.read_text())["files"][0]["source"] == str(tmp_path / name)
+    done = enaf_process(*arguments[1:], "--resume")
+    assert (done.returncode, done.stdout.count(b"skipped"), done.stderr) == (0, 1, b"")
+
+
+def test_a_report_that_cannot_be_written(tmp_path: Path, model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    source = photo(tmp_path / "in.png")
+    before = source.read_bytes()
+    arguments = ["upscale", str(source), "-o", str(tmp_path / "out.png"), "--model", model]
+    for option, path, words in (
+        ("report", tmp_path / "missing/report.json", "report: expected a file in a folder that exists"),
+        ("report", tmp_path, "report: expected a file in a folder that exists"),
+        ("report", source, "report: .*in.png is an input itself"),
+        ("ledger", source, "ledger: .*in.png is an input itself"),
+    ):
+        assert main([*arguments, f"--{option}={path}"]) == 2
+        assert re.search(words, capsys.readouterr().err)
+    assert not (tmp_path / "out.png").exists()
+    assert source.read_bytes() == before
+    assert main([*arguments, "--report=/dev/full"]) == 1
+    assert "/dev/full: cannot be written: No space left on device" in capsys.readouterr().err
+
+
+def test_a_full_standard_output_is_a_failure(tmp_path: Path, model: str) -> None:
+    source = photo(tmp_path / "in.png")
+    command = [sys.executable, "-m", "enaf", "upscale", str(source), "-o", str(tmp_path / "o.png"), "--model", model]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([*command, "--json"], stdout=full, stderr=subprocess.PIPE, timeout=300, check=False)
+    assert done.returncode == 1
+    assert b"No space left on device" in done.stderr
+
+
 def enaf_process(*arguments: str, data: bytes = b"") -> subprocess.CompletedProcess[bytes]:
     command = [sys.executable, "-m", "enaf", "upscale", *arguments]
     return subprocess.run(command, input=data, capture_output=True, timeout=300, check=False)
@@ -501,6 +572,32 @@ def test_ppm_frames_of_any_size(
         write_image(tmp_path / "frame.ppm", upscaler(pixels(3, dtype, height), force_exit=1))
         expected += (tmp_path / "frame.ppm").read_bytes()
     assert out == expected
+
+
+@pytest.mark.parametrize("form", ["--raw=30x20:rgb24", "--format=ppm"])
+def test_exits_of_frames_are_drawn_into_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str, form: str
+) -> None:
+    frames = [pixels(3), pixels(3)[:, torch.arange(19, -1, -1)]]
+    data = b""
+    for index, frame in enumerate(frames):
+        write_image(tmp_path / f"{index}.png", frame)
+        header = b"P6 30 20 255\n" if "ppm" in form else b""
+        data += header + frame.permute(1, 2, 0).numpy().tobytes()
+    maps, ledger = tmp_path / "maps", tmp_path / "ledger.jsonl"
+    options = (form, "--model", model, f"--exit-map={maps}", f"--ledger={ledger}")
+    status, _ = frames_in_process(monkeypatch, data, *options)
+    assert status == 0
+    assert tree(maps) == ["00000000.png", "00000001.png"]
+    for index in range(2):
+        drawn = tmp_path / f"map-{index}.png"
+        enaf.upscale_files(tmp_path / f"{index}.png", tmp_path / "out.png", model=model, exit_map=drawn)
+        assert (maps / f"0000000{index}.png").read_bytes() == drawn.read_bytes()
+    (entry,) = [json.loads(line) for line in ledger.read_text().splitlines()]
+    assert (entry["status"], entry["notes"]) == ("done", ["2 frames"])
+    for place in ("map.png", "ledger.jsonl"):
+        status, out = frames_in_process(monkeypatch, data, form, "--model", model, f"--exit-map={tmp_path / place}")
+        assert (status, out) == (2, b"")
 
 
 def test_the_command_and_the_function_make_the_same_file(tmp_path: Path, model: str) -> None:

@@ -64,7 +64,15 @@ def test_make_targets_exist() -> None:
         assert mentioned <= targets, document
 
 
-@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "examples/README.md"])
+def test_every_line_of_the_comparison_names_a_test_that_exists() -> None:
+    table = README[README.index("| our test |") :].split("\n\n")[0].splitlines()[2:]
+    assert len(table) > 10
+    for line in table:
+        file, name = re.findall(r"`(test_\w+\.py)::(test_\w+)` \|$", line)[0]
+        assert f"\ndef {name}(" in (ROOT / "tests" / file).read_text(), line
+
+
+@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "examples/README.md", "docs/files.md"])
 def test_linked_files_exist(document: str) -> None:
     path = ROOT / document
     links = re.findall(r"\]\(([^)#]+)\)", path.read_text())

@@ -11,6 +11,7 @@ import time
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,13 @@ import torch
 from PIL import Image
 
 from enaf.cli import main
-from enaf.video import VideoError, _resized, is_video, upscale_video
+from enaf.exit_map import draw_exit_map
+from enaf.upscaler import Upscaler
+from enaf.video import VideoError, is_video, upscale_video
+from enaf.video import run as video_run
+from enaf.video.tags import kept_tags
+from enaf.video.upscale import resized
+from enaf_ext.grid import PatchGrid
 
 av = pytest.importorskip("av")
 
@@ -45,12 +52,20 @@ class Enlarger:
     num_exits: int = 4
     brightness: int = 0
     shapes: list[tuple[int, ...]] = field(default_factory=list)
+    exit_maps: list[torch.Tensor] = field(default_factory=list)
 
-    def __call__(self, image: torch.Tensor, **routing: Any) -> torch.Tensor:
+    def __call__(self, image: torch.Tensor, return_info: bool = False, **routing: Any) -> Any:
         if image.dim() == 4:
             self.shapes.append(tuple(image.shape))
         large = image.repeat_interleave(self.scale, -1).repeat_interleave(self.scale, -2)
-        return large + self.brightness if self.brightness else large
+        large = large + self.brightness if self.brightness else large
+        if not return_info:
+            return large
+        grid = PatchGrid(*image.shape[-2:], 32, 4)
+        numbers = torch.arange(grid.rows * grid.cols).view(1, grid.rows, grid.cols)
+        exit_index = (numbers + image.float().mean((1, 2, 3)).long().view(-1, 1, 1)) % self.num_exits
+        self.exit_maps += list(exit_index)
+        return large, SimpleNamespace(exit_index=exit_index, grid=grid)
 
 
 def bars(height: int = 32, width: int = 64) -> np.ndarray:
@@ -72,7 +87,8 @@ def make_video(
         stream.height, stream.width = pictures[0].shape[:2]
         stream.pix_fmt = pixel_format
         context = stream.codec_context
-        stream.time_base = context.time_base = MILLISECOND
+        tick = Fraction(1, 25) if path.suffix in (".avi", ".mpg") else MILLISECOND  # these count frames
+        stream.time_base = context.time_base = tick
         context.colorspace, context.color_range, context.color_primaries, context.color_trc = matrix, color_range, 9, 16
         context.sample_aspect_ratio = aspect
         if rotation:
@@ -88,7 +104,8 @@ def make_video(
                 format=pixel_format, src_colorspace=coefficients, dst_colorspace=coefficients, src_color_range=2,
                 dst_color_range=color_range,
             )  # fmt: skip
-            frame.pts, frame.time_base, frame.colorspace, frame.color_range = at, MILLISECOND, matrix, color_range
+            frame.pts, frame.time_base = int(at * MILLISECOND / tick), tick
+            frame.colorspace, frame.color_range = matrix, color_range
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
         if sound is not None:
@@ -98,6 +115,91 @@ def make_video(
                 samples.sample_rate, samples.pts, samples.time_base = 44100, 1024 * index, Fraction(1, 44100)
                 container.mux(sound.encode(samples))
             container.mux(sound.encode(None))
+
+
+TAGS = {
+    "title": "A title",
+    "artist": "Somebody",
+    "creation_time": "2024-05-06T07:08:09.000000Z",
+    "location": "+52.5200+013.4050/",
+}
+CHAPTERS = [(0, 200, "Beginning"), (200, 400, "End")]
+TEXTS = [(0, 150, "¡Hola!"), (200, 180, "Adiós")]
+
+
+def make_rich_video(path: Path) -> None:
+    """A video with all that may stand beside pictures: a kind, a language and a title for each stream, chapters, tags."""
+    plain = path.suffix == ".mkv"
+    with av.open(str(path), "w") as container:
+        container.metadata.update(TAGS)
+        video = container.add_stream("libx264", rate=25, options={"crf": "10"})
+        video.height, video.width, video.pix_fmt = 32, 64, "yuv420p"
+        audio = container.add_stream("aac", rate=44100)
+        text = container.add_mux_stream("subrip" if plain else "mov_text")
+        for stream, language, title in ((video, "ger", "Bild"), (audio, "eng", "Commentary"), (text, "spa", "Letras")):
+            stream.time_base = MILLISECOND
+            stream.metadata.update({"language": language, "title": title})
+        if plain:
+            container.add_attachment("font.ttf", "font/ttf", b"a font")
+        container.set_chapters(
+            [
+                {"id": number, "start": start, "end": end, "time_base": MILLISECOND, "metadata": {"title": title}}
+                for number, (start, end, title) in enumerate(CHAPTERS, 1)
+            ]
+        )
+        for index in range(10):
+            frame = av.VideoFrame.from_ndarray(np.roll(bars(), index, 1), format="rgb24").reformat(format="yuv420p")
+            frame.pts, frame.time_base = 40 * index, MILLISECOND
+            container.mux(video.encode(frame))
+        container.mux(video.encode(None))
+        for start, duration, words in TEXTS:
+            data = words.encode()
+            packet = av.Packet(data if plain else len(data).to_bytes(2, "big") + data)
+            packet.stream, packet.pts, packet.dts, packet.duration = text, start, start, duration
+            packet.time_base = MILLISECOND
+            container.mux(packet)
+        for index in range(16):
+            samples = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+            samples.sample_rate, samples.pts, samples.time_base = 44100, 1024 * index, Fraction(1, 44100)
+            container.mux(audio.encode(samples))
+        container.mux(audio.encode(None))
+
+
+def tags_of(path: Path) -> dict[str, str]:
+    with av.open(str(path)) as container:
+        return {name.lower(): value for name, value in container.metadata.items()}
+
+
+def streams_of(path: Path) -> list[tuple[str, str | None, str | None]]:
+    """Kind, language and title of every stream; MP4 calls a stream's title its name."""
+    with av.open(str(path)) as container:
+        return [
+            (stream.type, stream.metadata.get("language"), stream.metadata.get("title", stream.metadata.get("name")))
+            for stream in container.streams
+            if stream.type != "data"
+        ]
+
+
+def chapters_of(path: Path) -> list[tuple[int, int, str | None]]:
+    with av.open(str(path)) as container:
+        return [
+            (
+                *(int(1000 * chapter[at] * chapter["time_base"]) for at in ("start", "end")),
+                chapter["metadata"].get("title"),
+            )
+            for chapter in container.chapters()
+        ]
+
+
+def texts_of(path: Path) -> list[tuple[int, int, str]]:
+    with av.open(str(path)) as container:
+        packets = [packet for packet in container.demux(subtitles=0) if packet.size]
+        prefix = 2 if container.streams.subtitles[0].codec_context.name == "mov_text" else 0
+        return [
+            (int(1000 * packet.pts * packet.time_base), int(1000 * packet.duration * packet.time_base), text)
+            for packet in packets
+            if (text := bytes(packet)[prefix:].decode())
+        ]
 
 
 def frames_of(path: Path) -> list[Any]:
@@ -145,12 +247,110 @@ def test_everything_comes_along(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.mkv", "out.mkv"]
 
 
+@pytest.mark.parametrize("suffix", [".mkv", ".mp4", ".mov"])
+def test_texts_chapters_titles_and_languages_come_along(tmp_path: Path, suffix: str) -> None:
+    source, target = tmp_path / f"in{suffix}", tmp_path / f"out{suffix}"
+    make_rich_video(source)
+    upscale_video(source, target, Enlarger(), segment_frames=4)
+    assert texts_of(target) == texts_of(source) == TEXTS
+    assert packets_of(target, "subtitles") == packets_of(source, "subtitles")
+    assert chapters_of(target) == chapters_of(source) == CHAPTERS
+    expected = [("video", "ger", "Bild"), ("audio", "eng", "Commentary"), ("subtitle", "spa", "Letras")]
+    assert streams_of(target)[:3] == streams_of(source)[:3] == expected
+    assert TAGS.items() <= tags_of(target).items()
+    if suffix == ".mkv":
+        with av.open(str(target)) as container:
+            assert container.streams[3].data == b"a font"
+            assert container.streams[3].metadata["filename"] == "font.ttf"
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".mp4"])
+@pytest.mark.parametrize("strip", [("icc", "resolution"), ("exif",), ("xmp",), ("icc", "exif", "xmp", "resolution")])
+def test_tags_are_stripped_and_nothing_else(tmp_path: Path, suffix: str, strip: tuple[str, ...]) -> None:
+    source, target = tmp_path / f"in{suffix}", tmp_path / f"out{suffix}"
+    make_rich_video(source)
+    upscale_video(source, target, Enlarger(), strip=strip)
+    written, noted = {"title", "artist"}, {"creation_time", "location"}
+    gone = (written if "xmp" in strip else set()) | (noted if "exif" in strip else set())
+    assert tags_of(target).keys() & TAGS.keys() == TAGS.keys() - gone
+    with_titles = "xmp" not in strip
+    titles = ("Bild", "Commentary", "Letras") if with_titles else (None, None, None)
+    expected = list(zip(("video", "audio", "subtitle"), ("ger", "eng", "spa"), titles, strict=True))
+    assert streams_of(target)[:3] == expected
+    with av.open(str(target)) as container:
+        assert any("creation_time" in stream.metadata for stream in container.streams) == (
+            suffix == ".mp4" and "exif" not in strip
+        )
+    assert [chapter[:2] for chapter in chapters_of(target)] == [chapter[:2] for chapter in CHAPTERS]
+    assert all((title is not None and title != "") == with_titles for *_, title in chapters_of(target))
+    assert texts_of(target) == TEXTS
+    assert frames_of(target)[0].colorspace == 6
+
+
+def test_what_is_written_and_what_is_noted() -> None:
+    tags = {
+        "ENCODER": "x", "_STATISTICS_TAGS": "x", "BPS-eng": "x", "language": "ger", "stereo_mode": "left_right",
+        "title-eng": "t", "com.apple.quicktime.title": "t", "COPYRIGHT": "c",
+        "com.apple.quicktime.location.ISO6709": "+1+1/", "com.android.version": "14", "make": "Maker", "odd": "?",
+    }  # fmt: skip
+    look = ["language", "stereo_mode"]
+    assert list(kept_tags(tags)) == [*look, "title-eng", "com.apple.quicktime.title", "COPYRIGHT", *list(tags)[8:]]
+    assert list(kept_tags(tags, ("exif",))) == [*look, "title-eng", "com.apple.quicktime.title", "COPYRIGHT"]
+    assert list(kept_tags(tags, ("xmp",))) == [*look, *list(tags)[8:]]
+    assert list(kept_tags(tags, ("exif", "xmp"))) == look
+
+
+# --- exit maps ---
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".mp4", ".webm"])
+def test_the_exit_map_is_a_second_video(tmp_path: Path, suffix: str) -> None:
+    times = [0, 40, 95, 120, 200, 240, 260, 330, 360, 401]
+    source, target, exit_map = tmp_path / "in.mkv", tmp_path / "out.mkv", tmp_path / f"map{suffix}"
+    pictures = [np.full((75, 301, 3), 25 * index, np.uint8) for index in range(10)]
+    make_video(source, pictures, times, audio=True, rotation=90, aspect=Fraction(4, 3), pixel_format="yuv444p10le")
+    enlarger = Enlarger()
+    upscale_video(source, target, enlarger, segment_frames=4, exit_map=exit_map)
+    assert times_of(exit_map) == times_of(target) == [time / 1000 for time in times]
+    with av.open(str(exit_map)) as container:
+        assert [stream.type for stream in container.streams] == ["video"]
+        assert container.streams.video[0].sample_aspect_ratio == (1 if suffix == ".webm" else Fraction(4, 3))
+    assert len({tuple(exit_index.flatten().tolist()) for exit_index in enlarger.exit_maps}) > 1
+    videos = frames_of(source), frames_of(target), frames_of(exit_map)
+    for old, new, drawn, exit_index in zip(*videos, enlarger.exit_maps, strict=True):
+        assert drawn.rotation == new.rotation == old.rotation != 0
+        sr = torch.from_numpy(new.to_ndarray(format="rgb24")).permute(2, 0, 1)
+        expected = draw_exit_map(sr, exit_index, PatchGrid(75, 301, 32, 4), 4).permute(1, 2, 0)
+        height, width = expected.shape[:2]
+        assert (drawn.height, drawn.width) == (height + height % 2, width + width % 2)
+        shown = torch.from_numpy(drawn.to_ndarray(format="rgb24"))[:height, :width]
+        assert (shown.float() - expected).abs().mean() < 4
+
+
 @pytest.mark.parametrize("suffix", [".mp4", ".mov", ".webm"])
 def test_other_containers(tmp_path: Path, suffix: str) -> None:
     make_video(tmp_path / "in.mp4", audio=suffix != ".webm")
     report = upscale_video(tmp_path / "in.mp4", tmp_path / f"out{suffix}", Enlarger(), segment_frames=3)
     assert report.frames == 10
     assert times_of(tmp_path / f"out{suffix}") == times_of(tmp_path / "in.mp4")
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec", "options"),
+    [
+        (".avi", "libx264", {}),
+        (".avi", "mpeg4", {"bf": "2"}),
+        (".mpg", "mpeg2video", {"bf": "2"}),
+        (".ts", "libx264", {}),
+        (".flv", "libx264", {}),
+    ],
+)
+def test_sources_that_give_few_frames_a_time(tmp_path: Path, suffix: str, codec: str, options: dict[str, str]) -> None:
+    make_video(tmp_path / f"in{suffix}", codec=codec, options=options)
+    report = upscale_video(tmp_path / f"in{suffix}", tmp_path / "out.mkv", Enlarger())
+    assert report.frames == 10
+    times = times_of(tmp_path / "out.mkv")
+    assert np.diff(times) == pytest.approx([0.04] * 9, abs=0.002)
 
 
 @pytest.mark.parametrize("color_range", [1, 2])
@@ -193,8 +393,6 @@ def test_a_matrix_that_is_not_named_is_named_by_its_old_size(tmp_path: Path) -> 
 
 
 def test_the_network_itself(tmp_path: Path) -> None:
-    from enaf.upscaler import Upscaler
-
     make_video(tmp_path / "in.mkv")
     upscaler = Upscaler()
     upscale_video(tmp_path / "in.mkv", tmp_path / "out.mkv", upscaler, routing={"eta": 0.3}, codec="ffv1")
@@ -231,7 +429,7 @@ class Slow(Enlarger):
         if image.dim() == 4:
             time.sleep(0.15)
         return super().__call__(image, **routing)
-upscale_video({source!r}, {target!r}, Slow(), segment_frames=2, resume=True)
+upscale_video({source!r}, {target!r}, Slow(), segment_frames=2, resume=True, exit_map={exit_map!r})
 """
 
 
@@ -240,7 +438,9 @@ def test_kill_9_at_any_moment_loses_and_doubles_nothing(tmp_path: Path) -> None:
     source, target = tmp_path / "in.mkv", tmp_path / "out.mkv"
     make_video(source, [np.roll(bars(), index, 1) for index in range(25)], audio=True)
     upscale_video(source, tmp_path / "whole.mkv", Enlarger(), segment_frames=2)
-    script = SCRIPT.format(tests=str(Path(__file__).parent), source=str(source), target=str(target))
+    exit_map = tmp_path / "map.mkv"
+    paths = {"source": str(source), "target": str(target), "exit_map": str(exit_map)}
+    script = SCRIPT.format(tests=str(Path(__file__).parent), **paths)
     segments = tmp_path / ".out.mkv.segments"
     kills = 0
     while True:
@@ -255,12 +455,13 @@ def test_kill_9_at_any_moment_loses_and_doubles_nothing(tmp_path: Path) -> None:
         process.wait()
         kills += 1
         assert not target.exists()
+        assert not exit_map.exists()
     assert process.returncode == 0
     assert kills >= 2
-    assert times_of(target) == times_of(source)
+    assert times_of(target) == times_of(exit_map) == times_of(source)
     assert packets_of(target, "video") == packets_of(tmp_path / "whole.mkv", "video")
     assert packets_of(target, "audio") == packets_of(source, "audio")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.mkv", "out.mkv", "whole.mkv"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.mkv", "map.mkv", "out.mkv", "whole.mkv"]
 
 
 FULL = """
@@ -295,17 +496,17 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path, limit: int) -> None:
     assert times_of(target) == times_of(source)
 
 
-def broken_off(source: Path, target: Path, after: int) -> None:
+def broken_off(source: Path, target: Path, after: int, **options: Any) -> None:
     """A run that fails at a batch."""
 
     class Failing(Enlarger):
-        def __call__(self, image: torch.Tensor, **routing: Any) -> torch.Tensor:
+        def __call__(self, image: torch.Tensor, **routing: Any) -> Any:
             if len(self.shapes) == after:
                 raise RuntimeError("out of luck")
             return super().__call__(image, **routing)
 
     with pytest.raises(RuntimeError, match="out of luck"):
-        upscale_video(source, target, Failing(), segment_frames=2)
+        upscale_video(source, target, Failing(), segment_frames=2, **options)
 
 
 def test_resuming_does_only_what_is_left(tmp_path: Path) -> None:
@@ -323,7 +524,41 @@ def test_resuming_does_only_what_is_left(tmp_path: Path) -> None:
     assert packets_of(target, "video") == packets_of(tmp_path / "whole.mkv", "video")
 
 
-@pytest.mark.parametrize("change", ["source", "network", "routing", "options"])
+def test_resuming_goes_on_with_both_videos(tmp_path: Path) -> None:
+    source, target, exit_map = tmp_path / "in.mkv", tmp_path / "out.mkv", tmp_path / "map.mkv"
+    make_video(source)
+    broken_off(source, target, after=3, exit_map=exit_map)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".out.mkv.segments", "in.mkv"]
+    report = upscale_video(source, target, Enlarger(), segment_frames=2, resume=True, exit_map=exit_map)
+    assert (report.frames, report.reused) == (10, 6)
+    whole = tmp_path / "whole.mkv", tmp_path / "whole-map.mkv"
+    upscale_video(source, whole[0], Enlarger(), segment_frames=2, exit_map=whole[1])
+    for made, expected in zip((target, exit_map), whole, strict=True):
+        assert packets_of(made, "video") == packets_of(expected, "video")
+        assert times_of(made) == times_of(source)
+
+
+def test_a_stop_between_the_two_videos_costs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, target, exit_map = tmp_path / "in.mkv", tmp_path / "out.mkv", tmp_path / "map.mkv"
+    make_video(source)
+    exit_map.write_bytes(b"the old map")
+
+    def stop(*arguments: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(video_run, "join_exit_map", stop)
+        with pytest.raises(KeyboardInterrupt):
+            upscale_video(source, target, Enlarger(), exit_map=exit_map)
+    assert exit_map.read_bytes() == b"the old map"
+    enlarger = Enlarger()
+    report = upscale_video(source, target, enlarger, resume=True, exit_map=exit_map)
+    assert (report.frames, report.reused, enlarger.shapes) == (10, 10, [])
+    assert times_of(target) == times_of(exit_map) == times_of(source)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.mkv", "map.mkv", "out.mkv"]
+
+
+@pytest.mark.parametrize("change", ["source", "network", "routing", "options", "exit_map"])
 def test_segments_of_something_else_are_not_used(tmp_path: Path, change: str) -> None:
     source, target = tmp_path / "in.mkv", tmp_path / "out.mkv"
     make_video(source)
@@ -336,6 +571,8 @@ def test_segments_of_something_else_are_not_used(tmp_path: Path, change: str) ->
         enlarger.brightness = 1
     elif change == "routing":
         arguments["routing"] = {"eta": 2.0}
+    elif change == "exit_map":
+        arguments["exit_map"] = tmp_path / "map.mkv"
     else:
         arguments["codec_options"] = {"crf": "30"}
     with pytest.raises(VideoError, match="of another source or other settings"):
@@ -390,7 +627,8 @@ def test_a_video_that_ends_early(tmp_path: Path, suffix: str) -> None:
         ({"codec": "ffv1", "pixel_format": "yuv420p16le", "options": {}}, "out.mkv", "libx264 cannot hold its pixel format"),
         ({"options": {"x264-params": "interlaced=1"}}, "out.mkv", "frame 0 is interlaced; deinterlace it first"),
         ({"audio": True}, "out.webm", "webm cannot hold all of it"),
-        ({"attachment": True}, "out.mp4", "mp4 cannot hold all of it"),
+        ({"aspect": Fraction(4, 3)}, "out.webm", r"its pixels' aspect of 4/3 would be lost; .*name a target that ends in \.mp4"),
+        ({"attachment": True}, "out.mp4", r"mp4 cannot hold all of it .*; name a target that ends in \.mkv$"),
     ],
 )  # fmt: skip
 def test_what_would_lose_something_is_refused_before_the_work(
@@ -402,6 +640,30 @@ def test_what_would_lose_something_is_refused_before_the_work(
         upscale_video(tmp_path / "in.mkv", tmp_path / target, enlarger)
     assert enlarger.shapes == []
     assert [path.name for path in tmp_path.iterdir()] == ["in.mkv"]
+
+
+def test_texts_that_the_target_cannot_hold(tmp_path: Path) -> None:
+    make_rich_video(tmp_path / "in.mp4")
+    with pytest.raises(
+        VideoError, match=r"matroska cannot hold .*'mov_text'.*; name a target that ends in \.mp4, \.mov$"
+    ):
+        upscale_video(tmp_path / "in.mp4", tmp_path / "out.mkv", Enlarger())
+
+
+def test_sizes_that_the_encoder_cannot_hold(tmp_path: Path) -> None:
+    make_video(tmp_path / "in.mkv")
+    for size in ((51, 101), (50, 17000)):
+        with pytest.raises(
+            VideoError, match=f"libx264 cannot encode {size[1]}x{size[0]} yuv420p .*; name a smaller size"
+        ):
+            upscale_video(tmp_path / "in.mkv", tmp_path / "out.mkv", Enlarger(), target_size=lambda *_, to=size: to)
+
+
+def test_frames_above_the_limit_are_refused(tmp_path: Path) -> None:
+    make_video(tmp_path / "in.mkv")
+    with pytest.raises(VideoError, match=r"in\.mkv: expected at most 0\.002 megapixels a frame, got 64x32"):
+        upscale_video(tmp_path / "in.mkv", tmp_path / "out.mkv", Enlarger(), max_pixels=2000)
+    upscale_video(tmp_path / "in.mkv", tmp_path / "out.mkv", Enlarger(), max_pixels=2048)
 
 
 def test_files_that_are_no_videos(tmp_path: Path) -> None:
@@ -419,6 +681,12 @@ def test_files_that_are_no_videos(tmp_path: Path) -> None:
         ("out.avi", {}, "target: expected a name that ends in .mkv, .mp4, .mov, .webm"),
         ("out.mkv", {"on_damage": "ignore"}, "on_damage: expected 'fail' or 'keep'"),
         ("out.mkv", {"segment_frames": 0}, "segment_frames: expected at least 1, got 0"),
+        (
+            "out.mkv",
+            {"exit_map": "map.png"},
+            "exit_map: expected a name that ends in .mkv, .mp4, .mov, .webm, got map.png",
+        ),
+        ("out.mkv", {"strip": ("iptc",)}, "strip: expected of icc, exif, xmp, resolution, got iptc"),
         ("out.mkv", {"codec": "nonesuch"}, "codec: expected an encoder of this FFmpeg, got 'nonesuch'"),
     ],
 )
@@ -450,6 +718,7 @@ def test_the_command_takes_videos_among_images(tmp_path: Path, capsys: pytest.Ca
     assert main(["upscale", str(folder), "-o", str(large), "--eta", "5", "--json"]) == 0
     results = {Path(line["source"]).name: line for line in map(json.loads, capsys.readouterr().out.splitlines())}
     assert results["clip.mp4"]["notes"] == ["3 frames"]
+    assert (results["clip.mp4"]["width"], results["clip.mp4"]["height"]) == (256, 128)
     assert [(frame.width, frame.height) for frame in frames_of(large / "clip.mp4")] == [(256, 128)] * 3
     assert main(["upscale", str(folder), "-o", str(large), "--eta", "5", "--json", "--resume"]) == 0
     assert {json.loads(line)["status"] for line in capsys.readouterr().out.splitlines()} == {"skipped"}
@@ -457,11 +726,38 @@ def test_the_command_takes_videos_among_images(tmp_path: Path, capsys: pytest.Ca
         assert main(["upscale", str(folder / "clip.mp4"), "-o", str(tmp_path / "sized.mkv"), "-q", *size]) == 0
         expected = (100, 50) if size[0] == "--size" else (128, 64)
         assert [(frame.width, frame.height) for frame in frames_of(tmp_path / "sized.mkv")] == [expected] * 3
-    assert main(["upscale", str(folder / "clip.mp4"), "-o", str(tmp_path / "x.mkv"), "--strip", "exif"]) == 1
-    assert "exit_map, strip: expected none for a video" in capsys.readouterr().err
     assert main(["upscale", str(folder / "clip.mp4"), "-o", str(tmp_path / "x.png")]) == 2
     assert main(["upscale", str(folder / "bars.png"), "-o", str(tmp_path / "x.mkv")]) == 2
+    assert main(["upscale", str(folder / "clip.mp4"), "-o", "-"]) == 2
+    assert main(["upscale", str(folder / "clip.mp4"), "-o", str(tmp_path / "x.mkv"), "--format", "mp4"]) == 2
     assert not (tmp_path / "x.mkv").exists()
+
+
+def test_every_option_for_images_and_videos_alike(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, large, maps = tmp_path / "in", tmp_path / "large", tmp_path / "maps"
+    folder.mkdir()
+    make_video(folder / "clip.avi", [bars()] * 3)
+    Image.fromarray(bars()).save(folder / "bars.png")
+    options = [
+        "--scale=2", "--gamma=0.5", "--budget=0.5", "--patch-size=16", "--overlap=2", "--device=cpu", "--dtype=bfloat16",
+        "--format=mp4", "--quality=80", "--strip=all", "--max-megapixels=1", "--resume", f"--ledger={tmp_path / 'l.jsonl'}",
+        f"--exit-map={maps}", f"--report={tmp_path / 'report.json'}", "--json",
+    ]  # fmt: skip
+    assert main(["upscale", str(folder), "-o", str(large), *options]) == 0
+    assert sorted(path.name for path in large.iterdir()) == ["bars.png", "clip.mp4"]
+    assert sorted(path.name for path in maps.iterdir()) == ["bars.png", "clip.mp4"]
+    with Image.open(maps / "bars.png") as drawn:
+        assert [(frame.width, frame.height) for frame in frames_of(maps / "clip.mp4")] == [drawn.size] * 3
+    assert tags_of(large / "clip.mp4").keys() & {"title"} == set()
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["done"] == 2
+    assert report["megapixels"] == pytest.approx(2 * 0.008192, abs=1e-3)
+    capsys.readouterr()
+    (maps / "clip.mp4").unlink()
+    assert main(["upscale", str(folder), "-o", str(large), *options]) == 0
+    statuses = [json.loads(line)["status"] for line in capsys.readouterr().out.splitlines()]
+    assert statuses == ["skipped", "done"]
+    assert len(frames_of(maps / "clip.mp4")) == 3
 
 
 def test_without_pyav_the_file_fails_and_names_the_extra(
@@ -475,8 +771,8 @@ def test_without_pyav_the_file_fails_and_names_the_extra(
 
 def test_deep_frames_are_resized_without_wrapping() -> None:
     frames = torch.tensor([[0, 65535] * 8] * 6, dtype=torch.int32).to(torch.uint16).expand(2, 3, 6, 16)
-    resized = _resized(frames, (9, 20))
-    assert resized.shape == (2, 3, 9, 20)
-    assert resized.dtype == torch.uint16
-    assert {0, 65535} <= set(resized.int().flatten().tolist()), "overshoot is clamped"
-    assert torch.equal(_resized(frames, (6, 16)), frames)
+    result = resized(frames, (9, 20))
+    assert result.shape == (2, 3, 9, 20)
+    assert result.dtype == torch.uint16
+    assert {0, 65535} <= set(result.int().flatten().tolist()), "overshoot is clamped"
+    assert torch.equal(resized(frames, (6, 16)), frames)

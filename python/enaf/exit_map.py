@@ -15,11 +15,24 @@ _COLOURS = np.array([(38, 70, 160), (0, 158, 155), (250, 190, 60), (205, 40, 45)
 _TINT = 0.55
 _LEAST_WIDTH = 480  # of the picture, so that the legend has room
 _MOST_EXITS = 8
+_LARGEST_SIDE = 4096
 
 
 def exit_names(num_exits: int) -> list[str]:
     """What people call the exits: `["bicubic", "exit 1", ..., "full network"]`, shallowest first."""
     return ["bicubic", *(f"exit {index}" for index in range(1, num_exits - 1)), "full network"][:num_exits]
+
+
+def shown_size(height: int, width: int) -> tuple[int, int]:
+    """Height and width at which an image of this size is drawn: at most 4096 pixels a side."""
+    shrink = min(1.0, _LARGEST_SIDE / max(height, width))
+    return max(1, round(height * shrink)), max(1, round(width * shrink))
+
+
+def sheet_size(height: int, width: int) -> tuple[int, int]:
+    """Height and width of the drawing of a picture of this size, with its legend."""
+    width = max(width, _LEAST_WIDTH)
+    return height + 2 * _font_size(width) + 8, width
 
 
 def draw_exit_map(picture: Tensor, exit_index: Tensor, grid: PatchGrid, num_exits: int) -> Tensor:
@@ -54,7 +67,7 @@ def draw_exit_map(picture: Tensor, exit_index: Tensor, grid: PatchGrid, num_exit
     tinted[edges] *= 0.8
 
     legend = _legend(max(width, _LEAST_WIDTH), np.bincount(exits.ravel(), minlength=num_exits), colours)
-    sheet = Image.new("RGB", (legend.width, height + legend.height), "white")
+    sheet = Image.new("RGB", sheet_size(height, width)[::-1], "white")
     sheet.paste(Image.fromarray(np.rint(tinted).clip(0, 255).astype(np.uint8)), (0, 0))
     sheet.paste(legend, (0, height))
     return torch.from_numpy(np.array(sheet)).permute(2, 0, 1)
@@ -73,9 +86,9 @@ def read_legend(picture: Tensor, height: int, width: int) -> list[tuple[str, tup
     Raises:
         ValueError: the picture has another size, or no legend below.
     """
-    sheet = max(width, _LEAST_WIDTH)
+    expected = (3, *sheet_size(height, width))
+    sheet = expected[2]
     size = _font_size(sheet)
-    expected = (3, height + 2 * size + 8, sheet)
     if tuple(picture.shape) != expected:
         raise ValueError(
             f"picture: expected the exit map of an image of {width}x{height}, {expected[2]}x{expected[1]} with its "

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import sys
 import time
@@ -68,13 +69,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     files = parser.add_argument_group("files")
     files.add_argument(
-        "--format", metavar="EXT", help="of the results, as png (default: the inputs'; png where only read)"
+        "--format",
+        metavar="EXT",
+        help="of the resulting images, as png, or videos, as mkv (default: the inputs'; png and mkv for what is only read)",
     )
     files.add_argument(
         "--quality", type=int, default=95, metavar="1..100", help="of JPEG, WebP and AVIF (default: %(default)s)"
     )
     files.add_argument(
-        "--strip", metavar="KINDS", default="", help="leave out metadata: of icc,exif,xmp,resolution; or all"
+        "--strip",
+        metavar="KINDS",
+        default="",
+        help="leave out metadata: of icc,exif,xmp,resolution; or all (of a video's tags: xmp what people write, exif the rest "
+        "but language and look)",
     )
     files.add_argument(
         "--max-megapixels", type=float, default=179, metavar="N", help="refuse larger inputs (default: %(default)s)"
@@ -86,7 +93,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--ledger", metavar="FILE", help="append results here (default: enaf-ledger.jsonl in an output folder)"
     )
     files.add_argument(
-        "--exit-map", metavar="FILE", help="also draw which patch took which exit; a folder for many inputs"
+        "--exit-map",
+        metavar="FILE",
+        help="also draw which patch took which exit: a picture, or for a video a video; a folder for many inputs, and for "
+        "frames (00000000.png and on)",
     )
     files.add_argument(
         "--raw", metavar="WxH:FORMAT",
@@ -112,8 +122,17 @@ def run(arguments: argparse.Namespace) -> int:
     from enaf.files import upscale_files
 
     started = time.perf_counter()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files are bytes
     listener = _listener(arguments)
     options = _options(arguments)
+    report = None if arguments.report is None else Path(arguments.report)
+    if report is not None and (report.is_dir() or not report.parent.is_dir()):
+        raise UsageError(f"report: expected a file in a folder that exists, got {report}")
+    for option in ("report", "ledger"):
+        path = getattr(arguments, option)
+        if path is not None and any(path != "-" and _same(path, name) for name in arguments.inputs):
+            raise UsageError(f"{option}: {path} is an input itself and would be overwritten")
     try:
         if arguments.inputs == ["-"] and arguments.output == "-" and (arguments.raw or arguments.format == "ppm"):
             results = [_frames(arguments, options, listener)]
@@ -122,13 +141,20 @@ def run(arguments: argparse.Namespace) -> int:
             raise ValueError("raw: expected - for both the input and the output")
         else:
             results = upscale_files(arguments.inputs, arguments.output, listener=listener, **options)
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, TypeError, FileNotFoundError) as error:
         raise UsageError(str(error).splitlines()[0]) from error
+    except OSError as error:  # the standard output is full or closed, or no folder can be made
+        print(f"enaf upscale: {error}", file=sys.stderr)
+        return SOME_FAILED
     finally:
         listener.close()
     failed = [result for result in results if result.status == "failed"]
-    if arguments.report:
-        _write_report(Path(arguments.report), results, time.perf_counter() - started)
+    if report is not None:
+        try:
+            _write_report(report, results, time.perf_counter() - started)
+        except OSError as error:
+            print(f"{report}: cannot be written: {error.strerror or error}", file=sys.stderr)
+            return SOME_FAILED
     if failed and len(results) > 1:
         messages = [result.error or "" for result in failed]
         print(f"\n{len(failed)} of {len(results)} failed:", *messages, sep="\n  ", file=sys.stderr)
@@ -147,6 +173,10 @@ def _options(arguments: argparse.Namespace) -> dict[str, Any]:
     return {**options, "max_pixels": int(arguments.max_megapixels * 1e6)}
 
 
+def _same(path: str, other: str) -> bool:
+    return Path(path).resolve() == Path(other).resolve()
+
+
 def _size(text: str) -> tuple[int, int]:
     width, _, height = text.partition("x")
     if not (width.isdigit() and height.isdigit()):
@@ -155,17 +185,19 @@ def _size(text: str) -> tuple[int, int]:
 
 
 def _frames(arguments: argparse.Namespace, options: dict[str, Any], listener: Any) -> FileResult:
+    from enaf.files import Ledger
     from enaf.files.frames import parse_raw, upscale_frames
     from enaf.files.settings import Settings, parse_strip
 
-    for name in ("exit_map", "resume", "ledger"):
-        if options.pop(name):
-            raise ValueError(f"{name}: expected none with frames")
-    device = options.pop("device")
+    if options.pop("resume"):
+        raise ValueError("resume: expected an output file or folder, got - (the standard output)")
+    device, exit_map, ledger = (options.pop(name) for name in ("device", "exit_map", "ledger"))
     settings = Settings(**{**options, "strip": parse_strip(options["strip"])})
     raw = parse_raw(arguments.raw) if arguments.raw else None
     return upscale_frames(
-        sys.stdin.buffer, sys.stdout.buffer, settings, raw=raw, device=device, listener=listener
+        sys.stdin.buffer, sys.stdout.buffer, settings, raw=raw, device=device,
+        exit_map=None if exit_map is None else Path(exit_map), ledger=None if ledger is None else Ledger(Path(ledger)),
+        listener=listener,
     )  # fmt: skip
 
 
@@ -177,7 +209,7 @@ def _write_report(path: Path, results: list[FileResult], seconds: float) -> None
         **counts, "seconds": round(seconds, 3), "megapixels": round(megapixels, 3),
         "files": [json.loads(result.json()) for result in results],
     }  # fmt: skip
-    path.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+    path.write_text(json.dumps(report, indent=2) + "\n")
 
 
 def _listener(arguments: argparse.Namespace) -> Any:

@@ -4,16 +4,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
-from enaf.image_io import ImageError, Layout
+from enaf.image_io import ImageError, Layout, sweep
 from enaf.image_io.pnm import PnmWriter, read_header, read_rows
 
-from .ledger import FileResult
+from .drawing import Drawing
+from .ledger import FileResult, Ledger
 from .one_image import upscale_rows
-from .run import Listener, check_request, load_upscaler, usable_device
+from .plan import check_drawings_folder
+from .run import Listener, check_request, kept, load_upscaler, usable_device
 from .settings import Settings, checked, result_layout
 
 PIXEL_FORMATS = {"gray": (1, np.uint8), "gray16le": (1, np.uint16), "rgb24": (3, np.uint8), "rgb48le": (3, np.uint16)}
@@ -47,6 +50,8 @@ def upscale_frames(
     *,
     raw: Layout | None = None,
     device: str = "auto",
+    exit_map: Path | None = None,
+    ledger: Ledger | None = None,
     listener: Listener | None = None,
 ) -> FileResult:
     """Upscales frames as they come, until the source ends.
@@ -57,6 +62,8 @@ def upscale_frames(
         settings: as of `upscale_files`.
         raw: shape and dtype of bare frames; None for PPM and PGM.
         device: as of `upscale_files`.
+        exit_map: a folder, made if missing, for a picture of every frame's exits: `00000000.png` and on.
+        ledger: gets what is returned.
         listener: is told how it gets on.
 
     Returns:
@@ -69,19 +76,28 @@ def upscale_frames(
     upscaler, _ = load_upscaler(settings)
     device = usable_device(device)
     check_request(upscaler, settings)
-    count = 0
+    if exit_map is not None:
+        check_drawings_folder(exit_map)
+        exit_map.mkdir(parents=True, exist_ok=True)
+        sweep(exit_map)
+    count, error = 0, None
     listener.started(None)
     try:
         for frame in _frames(source, raw, settings.max_pixels):
             layout = result_layout(frame.layout, settings)
             writer = _BareWriter(target) if raw is not None else PnmWriter(target, layout)
-            upscale_rows(frame, writer.write, upscaler, settings, device)
+            drawing = None if exit_map is None else Drawing(exit_map / f"{count:08d}.png", frame.layout, upscaler)
+            preview = None if drawing is None else drawing.take
+            info = upscale_rows(frame, writer.write, upscaler, settings, device, preview=preview)
             target.flush()
+            if drawing is not None:
+                drawing.write(info)
             count += 1
             listener.advanced(1, layout.height * layout.width / 1e6)
-    except (ImageError, OSError, RuntimeError, MemoryError) as error:
-        return FileResult("-", "-", "failed", error=f"frame {count}: {error}", notes=[f"{count} frames"])
-    return FileResult("-", "-", "done", notes=[f"{count} frames"])
+    except (ImageError, OSError, RuntimeError, MemoryError) as problem:
+        error = f"frame {count}: {problem}"
+    result = FileResult("-", "-", "failed" if error else "done", error=error, notes=[f"{count} frames"])
+    return result if ledger is None else kept(result, ledger)
 
 
 def _frames(source: BinaryIO, raw: Layout | None, max_pixels: int) -> Iterator[_Frame]:

@@ -49,9 +49,9 @@ class FileResult:
     notes: list[str] = field(default_factory=list)
 
     def json(self) -> str:
-        """One line; what is not known is left out."""
+        """One line of ASCII, for names that are no UTF-8; what is not known is left out."""
         known = {key: value for key, value in asdict(self).items() if value not in (None, [], {})}
-        return json.dumps(known, ensure_ascii=False)
+        return json.dumps(known)
 
 
 class Ledger:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import glob
 import itertools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,33 +15,39 @@ from enaf.image_io import READABLE_SUFFIXES, WRITABLE
 
 STREAM = Path("-")
 """Standard input or output."""
+_DRAWN = (".png", ".jpg")
 
 
 @dataclass(frozen=True)
 class Job:
-    """One input and its output."""
+    """One input, its output, and where its exits are drawn, if they are."""
 
     source: Path
     target: Path
+    exit_map: Path | None = None
 
 
 def find_jobs(
-    inputs: Sequence[str | os.PathLike[str]], output: str | os.PathLike[str], suffix: str | None
+    inputs: Sequence[str | os.PathLike[str]],
+    output: str | os.PathLike[str],
+    suffix: str | None,
+    exit_map: str | os.PathLike[str] | None = None,
 ) -> list[Job]:
     """Finds the images and videos that the inputs name, and names the outputs.
 
     Args:
         inputs: files, folders (searched with all that is below them), patterns as of `glob` with `**`, or `-`.
         output: a file, for one input that is a file; a folder, in which those below a folder keep their places; or `-`.
-        suffix: of all images, as ".png"; None keeps the input's, or takes PNG for what is only read. Videos keep theirs, or
-            become `.mkv`.
+        suffix: of all images, as ".png", or of all videos, as ".mp4"; where it says nothing, the input's is kept, or is
+            ".png" and ".mkv" for what is only read.
+        exit_map: a file, if the output is one; else a folder, in which the pictures have the places of the results.
 
     Returns:
         The jobs in the order of the inputs, those of a folder or a pattern by name.
 
     Raises:
-        ValueError: nothing to do, several inputs for one file, or an output that would overwrite an input or another
-            output; the message names it.
+        ValueError: nothing to do, several inputs for one file, or an output or drawing that would overwrite an input,
+            another output or drawing; the message names it.
     """
     output = Path(output)
     names = [os.fspath(name) for name in inputs]
@@ -50,37 +56,46 @@ def find_jobs(
     if output == STREAM:
         if not alone:
             raise ValueError(f"output: expected a folder for {' '.join(names)}, got - (the standard output)")
-        return [Job(Path(names[0]), STREAM)]
+        if video.is_video(names[0]):
+            raise ValueError(f"output: expected a file or folder for the video {names[0]}, got - (the standard output)")
+        if suffix not in (None, *WRITABLE):
+            raise ValueError(f"format: expected that of an image for -, got {suffix}")
+        drawing = None if exit_map is None else _map_of(Path(exit_map), Path(names[0]), STREAM, False)
+        jobs = [Job(Path(names[0]), STREAM, drawing)]
+        _check_collisions(jobs)
+        return jobs
     if into_folder and output.exists() and not output.is_dir():
         raise ValueError(f"output: expected a folder for {len(names)} inputs, got the file {output}")
-    endings = video.WRITABLE if alone and video.is_video(names[0]) else tuple(WRITABLE)
+    one_video = alone and video.is_video(names[0])
+    endings = video.WRITABLE if one_video else tuple(WRITABLE)
     if not into_folder and output.suffix.lower() not in endings:
         raise ValueError(f"output: expected a folder or a name that ends in {', '.join(endings)}, got {output}")
-    asked = None if endings == video.WRITABLE else suffix
-    if not into_folder and asked is not None and WRITABLE[output.suffix.lower()] is not WRITABLE[asked]:
-        raise ValueError(f"format: {asked} contradicts the output {output}")
-    found = [pair for name in names for pair in _find(name, output)]
+    formats = {ending: ending for ending in video.WRITABLE} | WRITABLE
+    if not into_folder and suffix is not None and formats[output.suffix.lower()] is not formats[suffix]:
+        raise ValueError(f"format: {suffix} contradicts the output {output}")
+    results = {Path(path).resolve() for path in (output, exit_map) if path is not None}
+    found = [pair for name in names for pair in _find(name, results)]
     if not found:
         raise ValueError(f"inputs: no images or videos in {', '.join(names)}")
     jobs = []
     for source, place in found:
-        if video.is_video(source):
-            ending = source.suffix if source.suffix.lower() in video.WRITABLE else ".mkv"
-        else:
-            ending = suffix or (source.suffix if source.suffix.lower() in WRITABLE else ".png")
+        held, usual = (video.WRITABLE, ".mkv") if video.is_video(source) else (WRITABLE, ".png")
+        ending = next((name for name in (suffix, source.suffix) if name and name.lower() in held), usual)
         stem = "stdin" if source == STREAM else place.stem
-        jobs.append(Job(source, output / place.with_name(stem + ending) if into_folder else output))
+        place = place.with_name(stem + ending)
+        drawing = None if exit_map is None else _map_of(Path(exit_map), source, place, into_folder)
+        jobs.append(Job(source, output / place if into_folder else output, drawing))
     _check_collisions(jobs)
     return jobs
 
 
-def _find(name: str, output: Path) -> Iterator[tuple[Path, Path]]:
+def _find(name: str, results: Collection[Path]) -> Iterator[tuple[Path, Path]]:
     """(file, its place below the output folder) of everything that a name stands for."""
     path = Path(name)
     if name == "-" or path.is_file() or (not path.exists() and not glob.has_magic(name)):
         yield path, Path(path.name)  # one that is missing is reported when its turn comes
     elif path.is_dir():
-        for file in _images_below(path, output):
+        for file in _images_below(path, results):
             yield file, file.relative_to(path)
     else:
         fixed = itertools.takewhile(lambda part: not glob.has_magic(part), path.parts[:-1])
@@ -90,12 +105,11 @@ def _find(name: str, output: Path) -> Iterator[tuple[Path, Path]]:
                 yield match, match.relative_to(start)
 
 
-def _images_below(folder: Path, output: Path) -> Iterator[Path]:
+def _images_below(folder: Path, results: Collection[Path]) -> Iterator[Path]:
     """Files that are named like images or videos; hidden ones and what an earlier run wrote are left out."""
-    results = output.resolve()
     for parent, folders, files in os.walk(folder):
         folders[:] = sorted(
-            name for name in folders if not name.startswith(".") and (Path(parent) / name).resolve() != results
+            name for name in folders if not name.startswith(".") and (Path(parent) / name).resolve() not in results
         )
         for name in sorted(files):
             is_ours = Path(name).suffix.lower() in READABLE_SUFFIXES or video.is_video(name)
@@ -103,14 +117,38 @@ def _images_below(folder: Path, output: Path) -> Iterator[Path]:
                 yield Path(parent) / name
 
 
+def _map_of(exit_map: Path, source: Path, place: Path, into_folder: bool) -> Path:
+    """Where the exits of an input are drawn, given the place of its result below an output folder."""
+    endings = video.WRITABLE if video.is_video(source) else _DRAWN
+    if into_folder:
+        check_drawings_folder(exit_map)
+        return exit_map / place.with_suffix(place.suffix if endings is video.WRITABLE else ".png")
+    if exit_map.suffix.lower() not in endings:
+        raise ValueError(f"exit_map: expected a name that ends in {', '.join(endings)} for {source}, got {exit_map}")
+    return exit_map
+
+
+def check_drawings_folder(path: Path) -> None:
+    """Complains if there can be no folder of this name, or if it is that of a picture.
+
+    Raises:
+        ValueError: as it says.
+    """
+    if not path.is_dir() and (path.exists() or path.suffix.lower() in (*WRITABLE, *video.WRITABLE)):
+        raise ValueError(f"exit_map: expected a folder for many pictures, got {path}")
+
+
 def _check_collisions(jobs: list[Job]) -> None:
     sources = {job.source.resolve() for job in jobs}
     seen: dict[Path, Path] = {}
     for job in jobs:
-        if job.target.resolve() in sources:
-            raise ValueError(
-                f"output: {job.target} is an input itself and would be overwritten; name another folder or file"
-            )
-        if job.target in seen:
-            raise ValueError(f"output: {seen[job.target]} and {job.source} would both become {job.target}")
-        seen[job.target] = job.source
+        for option, path in (("output", job.target), ("exit_map", job.exit_map)):
+            if path is None or path == STREAM:
+                continue
+            if path.resolve() in sources:
+                raise ValueError(
+                    f"{option}: {path} is an input itself and would be overwritten; name another folder or file"
+                )
+            if path.resolve() in seen:
+                raise ValueError(f"{option}: {seen[path.resolve()]} and {job.source} would both become {path}")
+            seen[path.resolve()] = job.source

@@ -14,32 +14,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
-from enaf.exit_map import draw_exit_map
-from enaf.image_io import (
-    MAX_PIXELS,
-    ImageError,
-    Layout,
-    check_target,
-    create_image,
-    open_image,
-    sha256_of,
-    sweep,
-    write_image,
-)
+from enaf.image_io import MAX_PIXELS, ImageError, check_target, create_image, open_image, sha256_of, sweep
 from enaf.image_io.metadata import stripped
-from enaf.upscaler import UpscaleInfo, Upscaler
+from enaf.upscaler import Upscaler
 from enaf.video import VideoError, is_video, upscale_video
 from enaf_ext.grid import PatchGrid
 
+from .drawing import Drawing
 from .ledger import NAME, FileResult, Ledger
 from .one_image import upscale_rows
 from .plan import STREAM, Job, find_jobs
-from .resizing import RowResizer
 from .settings import Settings, checked, find_model, parse_strip, result_layout
-
-_PREVIEW_SIDE = 4096
 
 
 class Listener:
@@ -96,11 +82,13 @@ def upscale_files(
             and shares `budget_ms` half and half with the colours.
         device: "cpu", "cuda", "cuda:1", ...; "auto" is a GPU where there is one.
         dtype: arithmetic of the network, "float32", "bfloat16" or "float16"; None is the device's best. Files keep their own.
-        format: of the results, as "png"; None keeps the input's, or takes PNG for what is only read.
+        format: of the resulting images, as "png", or videos, as "mkv"; None keeps the input's, or takes PNG and Matroska for
+            what is only read.
         quality: 1..100, of JPEG, WebP and AVIF.
-        strip: metadata to leave out: of "icc", "exif", "xmp", "resolution"; or "all".
-        max_pixels: larger inputs are refused, as decompression bombs may be.
-        exit_map: a file (one input) or folder for pictures of which patch took which exit.
+        strip: metadata to leave out: of "icc", "exif", "xmp", "resolution"; or "all". Of the tags of a video, "xmp" is what
+            people write (titles, names, comments, rights), and "exif" all else but languages and what decides the look.
+        max_pixels: larger images and frames are refused, as decompression bombs may be.
+        exit_map: a file (one input) or folder for pictures of which patch took which exit; a video's is a video.
         resume: skip what the ledger shows as done from the same input bytes by the same settings and weights, if the output
             still is what it was.
         ledger: the file to which results are appended as JSON lines; None is `enaf-ledger.jsonl` in an output folder; beside
@@ -123,8 +111,8 @@ def upscale_files(
         )
     )  # fmt: skip
     names = [inputs] if isinstance(inputs, (str, os.PathLike)) else list(inputs)
-    jobs = find_jobs(names, output, settings.suffix)
-    run = _Run(settings, jobs, Path(output), device, exit_map, resume, ledger)
+    jobs = find_jobs(names, output, settings.suffix, exit_map)
+    run = _Run(settings, jobs, Path(output), device, resume, ledger)
     return run.all(listener or Listener())
 
 
@@ -137,7 +125,6 @@ class _Run:
         jobs: list[Job],
         output: Path,
         device: str,
-        exit_map: str | os.PathLike[str] | None,
         resume: bool,
         ledger: str | os.PathLike[str] | None,
     ) -> None:
@@ -146,9 +133,6 @@ class _Run:
         self.upscaler, self.weights = load_upscaler(settings)
         self.device = usable_device(device)
         check_request(self.upscaler, settings)
-        self.exit_map = None if exit_map is None else Path(exit_map)
-        if self.exit_map is not None and self.folder is None and self.exit_map.suffix.lower() not in (".png", ".jpg"):
-            raise ValueError(f"exit_map: expected a name that ends in .png or .jpg for one input, got {self.exit_map}")
         if resume and output == STREAM:
             raise ValueError("resume: expected an output file or folder, got - (the standard output)")
         beside = (self.folder or output.parent) / NAME if self.folder or resume else None
@@ -162,7 +146,7 @@ class _Run:
         if self.folder is not None:
             self.folder.mkdir(parents=True, exist_ok=True)
         files = [job.target for job in self.jobs if job.target != STREAM]
-        maps = [self._map_of(job) for job in self.jobs] if self.exit_map is not None else []
+        maps = [job.exit_map for job in self.jobs if job.exit_map is not None]
         for folder in {path.resolve().parent for path in (*files, *maps)}:
             if folder.is_dir():
                 sweep(folder)
@@ -171,7 +155,7 @@ class _Run:
         for job in self.jobs:
             result = self._one(job, listener)
             if self.ledger is not None and result.status != "skipped":
-                result = _kept(result, self.ledger)
+                result = kept(result, self.ledger)
             results.append(result)
             listener.finished(result)
         return results
@@ -202,32 +186,40 @@ class _Run:
         outputs = self.known.get((result.input_sha256, result.settings_sha256))
         if not outputs or not job.target.is_file() or sha256_of(job.target) not in outputs:
             return False
-        return self.exit_map is None or self._map_of(job).is_file()
+        return job.exit_map is None or job.exit_map.is_file()
 
     def _video(self, result: FileResult, job: Job, listener: Listener) -> FileResult:
         settings = self.settings
-        if self.exit_map is not None or settings.strip:
-            raise ValueError("exit_map, strip: expected none for a video")
         routing = dict(settings.routing)
         if settings.dtype is not None:
             routing["dtype"] = getattr(torch, settings.dtype)
-        before = 0
+        before, megapixels = 0, 0.0
+
+        def target_size(height: int, width: int) -> tuple[int, int]:
+            nonlocal megapixels
+            height, width = settings.target_size(height, width)
+            megapixels = height * width / 1e6
+            return height, width
 
         def progress(done: int, expected: int | None) -> None:
             nonlocal before
-            listener.advanced((done - before) / expected if expected else 0.0, 0.0)
+            listener.advanced((done - before) / expected if expected else 0.0, (done - before) * megapixels)
             before = done
 
-        job.target.parent.mkdir(parents=True, exist_ok=True)
+        for path in filter(None, (job.target, job.exit_map)):
+            path.parent.mkdir(parents=True, exist_ok=True)
         try:
             report = upscale_video(
-                job.source, job.target, self.upscaler, routing=routing, target_size=settings.target_size,
-                device=self.device, resume=self.resume, progress=progress,
+                job.source, job.target, self.upscaler, routing=routing, target_size=target_size,
+                device=self.device, strip=settings.strip, max_pixels=settings.max_pixels, exit_map=job.exit_map,
+                resume=self.resume, progress=progress,
             )  # fmt: skip
         except ModuleNotFoundError as error:
             raise VideoError(f"{job.source}: videos need PyAV: pip install 'enaf_ext[video]'") from error
         notes = [f"{report.frames} frames", *report.damaged, *(f"left out: {name}" for name in report.dropped)]
-        return replace(result, output_sha256=sha256_of(job.target), notes=notes)
+        return replace(
+            result, output_sha256=sha256_of(job.target), width=report.width, height=report.height, notes=notes
+        )
 
     def _image(self, result: FileResult, job: Job, listener: Listener) -> FileResult:
         source = sys.stdin.buffer.read() if job.source == STREAM else job.source
@@ -242,20 +234,20 @@ class _Run:
                 )
             check_target(target, layout, metadata)
             target.parent.mkdir(parents=True, exist_ok=True)
-            pictures: list[Tensor] = []
+            drawing = None if job.exit_map is None else Drawing(job.exit_map, lr, self.upscaler)
             megapixels = layout.height * layout.width / 1e6
             with create_image(target, layout, metadata, quality=self.settings.quality) as writer:
                 info = upscale_rows(
                     reader, writer.write, self.upscaler, self.settings, self.device, scratch=target.parent,
                     advanced=lambda rows: listener.advanced(rows / lr.height, rows / lr.height * megapixels),
-                    preview=None if self.exit_map is None else self._preview(lr, pictures),
+                    preview=None if drawing is None else drawing.take,
                 )  # fmt: skip
             if job.target == STREAM:
                 with open(target, "rb") as file:
                     shutil.copyfileobj(file, sys.stdout.buffer, 1 << 20)
                 sys.stdout.buffer.flush()
-        if self.exit_map is not None:
-            self._draw(job, torch.cat(pictures, dim=1), info)
+        if drawing is not None:
+            drawing.write(info)
         notes = list(reader.notes)
         scale = self.upscaler.scale
         if (layout.height, layout.width) != (scale * lr.height, scale * lr.width):
@@ -265,31 +257,8 @@ class _Run:
             exits=info.exit_index.flatten().bincount(minlength=self.upscaler.num_exits).tolist(), notes=notes,
         )  # fmt: skip
 
-    def _preview(self, lr: Layout, pictures: list[Tensor]) -> RowResizer:
-        """Collects the result at a size that fits a screen, in 8 bits."""
-        height, width = self.upscaler.scale * lr.height, self.upscaler.scale * lr.width
-        shrink = min(1.0, _PREVIEW_SIDE / max(height, width))
-        limit = 1 if lr.dtype.kind == "f" else torch.iinfo(getattr(torch, lr.dtype.name)).max
-        return RowResizer(
-            (height, width),
-            (max(1, round(height * shrink)), max(1, round(width * shrink))),
-            lambda rows: pictures.append((rows.float() * (255 / limit)).round().to(torch.uint8)),
-        )
 
-    def _map_of(self, job: Job) -> Path:
-        """The picture of exits of a job: the file that was named, or a place in the folder like the result's."""
-        assert self.exit_map is not None
-        if self.folder is None:
-            return self.exit_map
-        return (self.exit_map / job.target.relative_to(self.folder)).with_suffix(".png")
-
-    def _draw(self, job: Job, picture: Tensor, info: UpscaleInfo) -> None:
-        path = self._map_of(job)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_image(path, draw_exit_map(picture, info.exit_index[0], info.grid, self.upscaler.num_exits))
-
-
-def _kept(result: FileResult, ledger: Ledger) -> FileResult:
+def kept(result: FileResult, ledger: Ledger) -> FileResult:
     """The result, failed if the ledger cannot take it: what is not in it cannot be resumed."""
     try:
         ledger.append(result)

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from enaf import video
 from enaf.checkpoint import model_header, shipped_models
 from enaf.image_io import WRITABLE, Layout
 from enaf.image_io.metadata import KINDS
@@ -71,8 +72,9 @@ def checked(settings: Settings) -> Settings:
         raise ValueError(f"scale: expected 2, 3 or 4, got {settings.scale}")
     if settings.size is not None and not all(1 <= side < 2**31 for side in settings.size):
         raise ValueError(f"size: expected width and height of at least 1, got {settings.size}")
-    if settings.format is not None and settings.suffix not in WRITABLE:
-        raise ValueError(f"format: expected {', '.join(suffix[1:] for suffix in WRITABLE)}, got {settings.format}")
+    endings = (*WRITABLE, *video.WRITABLE)
+    if settings.format is not None and settings.suffix not in endings:
+        raise ValueError(f"format: expected {', '.join(suffix[1:] for suffix in endings)}, got {settings.format}")
     if not 1 <= settings.quality <= 100:
         raise ValueError(f"quality: expected 1..100, got {settings.quality}")
     for kind in settings.strip:
