@@ -642,12 +642,78 @@ def test_what_would_lose_something_is_refused_before_the_work(
     assert [path.name for path in tmp_path.iterdir()] == ["in.mkv"]
 
 
-def test_texts_that_the_target_cannot_hold(tmp_path: Path) -> None:
-    make_rich_video(tmp_path / "in.mp4")
-    with pytest.raises(
-        VideoError, match=r"matroska cannot hold .*'mov_text'.*; name a target that ends in \.mp4, \.mov$"
-    ):
-        upscale_video(tmp_path / "in.mp4", tmp_path / "out.mkv", Enlarger())
+SPOKEN = ["¡Hola!", "<i>slanted</i> and <b>bold</b>", "two\nlines", "a < b & c > d", "one\n\nthree", "日本語 😀"]
+PLAIN = ["¡Hola!", "slanted and bold", "two\nlines", "a < b & c > d", "one\n\nthree", "日本語 😀"]
+
+
+def make_spoken_video(path: Path, codec: str) -> None:
+    """A video of one frame whose subtitles go on long after it: `SPOKEN`, each for 300 of 400 milliseconds."""
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("libvpx-vp9" if path.suffix == ".webm" else "libx264", rate=25)
+        video.height, video.width, video.pix_fmt = 32, 64, "yuv420p"
+        text = container.add_mux_stream(codec)
+        text.metadata.update({"language": "spa", "title": "Letras"})
+        video.time_base = text.time_base = MILLISECOND
+        text.disposition = av.stream.Disposition.default | av.stream.Disposition.forced
+        frame = av.VideoFrame.from_ndarray(bars(), format="rgb24").reformat(format="yuv420p")
+        frame.pts, frame.time_base = 0, MILLISECOND
+        container.mux(video.encode(frame))
+        container.mux(video.encode(None))
+        for index, words in enumerate(SPOKEN):
+            data = words.encode()
+            packet = av.Packet(len(data).to_bytes(2, "big") + data if codec == "mov_text" else data)
+            packet.stream, packet.pts, packet.dts, packet.duration = text, 400 * index, 400 * index, 300
+            packet.time_base = MILLISECOND
+            container.mux(packet)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "codec", "expected"),
+    [
+        (".mkv", ".mp4", "mov_text", PLAIN),
+        (".mkv", ".mov", "mov_text", PLAIN),
+        (".mp4", ".mkv", "subrip", SPOKEN),
+        (".mkv", ".webm", "webvtt", [SPOKEN[0], SPOKEN[1], SPOKEN[2], "a &lt; b &amp; c &gt; d", *SPOKEN[4:]]),
+        (".mp4", ".webm", "webvtt", [SPOKEN[0], "&lt;i&gt;slanted&lt;/i&gt; and &lt;b&gt;bold&lt;/b&gt;", SPOKEN[2],
+                                     "a &lt; b &amp; c &gt; d", *SPOKEN[4:]]),
+    ],
+)  # fmt: skip
+def test_texts_change_their_format_with_the_container(
+    tmp_path: Path, before: str, after: str, codec: str, expected: list[str]
+) -> None:
+    source, target = tmp_path / f"in{before}", tmp_path / f"out{after}"
+    make_spoken_video(source, "subrip" if before == ".mkv" else "mov_text")
+    report = upscale_video(source, target, Enlarger())
+    assert report.converted == [f"stream 1 (subtitle) became {codec}"]
+    with av.open(str(target)) as container:
+        stream = container.streams.subtitles[0]
+        assert stream.codec_context.name.replace("srt", "subrip") == codec
+        if after != ".mov":  # which knows none
+            assert av.stream.Disposition.forced & stream.disposition
+        assert stream.metadata["language"] == "spa"
+        assert stream.metadata.get("title", stream.metadata.get("name")) == "Letras"
+        spoken = [packet for packet in container.demux(stream) if packet.size > 2]
+        texts = [bytes(packet) for packet in spoken]
+        assert [int(1000 * packet.pts * packet.time_base) for packet in spoken] == [400 * i for i in range(len(SPOKEN))]
+        assert {int(1000 * packet.duration * packet.time_base) for packet in spoken} == {300}
+        if codec == "mov_text":
+            assert b"styl" in texts[1][18:]
+            assert b"ftab" in stream.codec_context.extradata
+            texts = [data[2 : 2 + int.from_bytes(data[:2], "big")] for data in texts]
+    assert [text.decode() for text in texts] == expected
+
+
+def test_subtitles_that_the_target_cannot_hold(tmp_path: Path) -> None:
+    make_video(tmp_path / "in.mkv")
+    with av.open(str(tmp_path / "in.mkv")) as plain, av.open(str(tmp_path / "pictures.mkv"), "w") as container:
+        video = container.add_stream_from_template(plain.streams.video[0])
+        container.add_mux_stream("dvd_subtitle")
+        for packet in plain.demux(video=0):
+            if packet.size:
+                packet.stream = video
+                container.mux(packet)
+    with pytest.raises(VideoError, match=r"mov cannot hold .*dvd.*; name a target that ends in \.mkv"):
+        upscale_video(tmp_path / "pictures.mkv", tmp_path / "out.mov", Enlarger())
 
 
 def test_sizes_that_the_encoder_cannot_hold(tmp_path: Path) -> None:

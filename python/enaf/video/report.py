@@ -20,6 +20,7 @@ class VideoReport:
         reused: of them, made by an earlier run.
         damaged: what was wrong with the source, where `on_damage` let it pass.
         dropped: streams that the result does not carry (timecode and other data).
+        converted: subtitles that are in another format, because the container knows no other.
     """
 
     height: int = 0
@@ -28,3 +29,4 @@ class VideoReport:
     reused: int = 0
     damaged: list[str] = field(default_factory=list)
     dropped: list[str] = field(default_factory=list)
+    converted: list[str] = field(default_factory=list)

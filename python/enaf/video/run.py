@@ -52,9 +52,10 @@ def upscale_video(
 
     Kept: the time of every frame (also where the rate varies; Matroska rounds it to its milliseconds), depth and
     chroma format, colour tags, pixel aspect, rotation, audio, subtitles, attachments, chapters, titles and languages.
-    Colours are converted with the source's matrix and range, and back with the same. A source that does not name its
-    matrix is taken as BT.601 below 720 lines and BT.709 from there on, as players do, and the result names it, because at
-    its new size players would guess otherwise.
+    Subtitles of text become SubRip, WebVTT or MP4's timed text where the container does not know theirs: the words, italics,
+    bold and underlining stay. Other subtitles are refused there. Colours are converted with the source's matrix and range,
+    and back with the same. A source that does not name its matrix is taken as BT.601 below 720 lines and BT.709 from there
+    on, as players do, and the result names it, because at its new size players would guess otherwise.
 
     Args:
         source: file with one video stream, progressive, 8 to 16 bits, without alpha.
