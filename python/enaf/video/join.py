@@ -128,12 +128,17 @@ def _add_streams(
             copy.metadata.update(_stream_tags(stream, strip))
             copy.disposition = stream.disposition
             copies[stream.index] = copy
-        else:
+        elif not _is_chapters(stream, source):
             report.dropped.append(f"stream {stream.index} ({stream.type})")
     output.set_chapters(
         [{**chapter, "metadata": kept_tags(chapter["metadata"], strip)} for chapter in source.chapters()]
     )
     return copies, converters
+
+
+def _is_chapters(stream: Any, source: Any) -> bool:
+    """Whether it is the track in which MP4 keeps the titles of its chapters, which come along as such."""
+    return stream.name == "bin_data" and 0 < stream.frames == len(source.chapters())
 
 
 def _stream_tags(stream: Any, strip: Collection[str]) -> dict[str, str]:
