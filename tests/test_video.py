@@ -65,7 +65,8 @@ class Enlarger:
         numbers = torch.arange(grid.rows * grid.cols).view(1, grid.rows, grid.cols)
         exit_index = (numbers + image.float().mean((1, 2, 3)).long().view(-1, 1, 1)) % self.num_exits
         self.exit_maps += list(exit_index)
-        return large, SimpleNamespace(exit_index=exit_index, grid=grid)
+        cost = {"paper": 0.5, "macs": float(image.float().mean()), "ms": 1.0}
+        return large, SimpleNamespace(exit_index=exit_index, grid=grid, eta=1.0, cost=cost)
 
 
 def bars(height: int = 32, width: int = 64) -> np.ndarray:
@@ -363,9 +364,9 @@ def test_colours_survive(tmp_path: Path, pixel_format: str, matrix: int, color_r
     seen: list[torch.Tensor] = []
 
     class Identity(Enlarger):
-        def __call__(self, image: torch.Tensor, **routing: Any) -> torch.Tensor:
+        def __call__(self, image: torch.Tensor, **routing: Any) -> Any:
             seen.append(image)
-            return image.clone()
+            return super().__call__(image, **routing)
 
     lossless: dict[str, Any] = {"codec": "ffv1", "options": {}}
     wide = np.repeat(bars(32, 64), 4, 1)
@@ -396,12 +397,16 @@ def test_a_matrix_that_is_not_named_is_named_by_its_old_size(tmp_path: Path) -> 
 def test_the_network_itself(tmp_path: Path) -> None:
     make_video(tmp_path / "in.mkv")
     upscaler = Upscaler()
-    upscale_video(tmp_path / "in.mkv", tmp_path / "out.mkv", upscaler, routing={"eta": 0.3}, codec="ffv1")
+    report = upscale_video(tmp_path / "in.mkv", tmp_path / "out.mkv", upscaler, routing={"eta": 0.3}, codec="ffv1")
     exact = 4 | 8192 | 16384 | 262144  # bicubic, chroma interpolated and not dropped, rounded
     rgb = frames_of(tmp_path / "in.mkv")[3].reformat(
         format="rgb24", src_colorspace=5, dst_colorspace=5, src_color_range=1, dst_color_range=2, interpolation=exact
     )
-    expected = upscaler(torch.from_numpy(rgb.to_ndarray()).permute(2, 0, 1), eta=0.3).permute(1, 2, 0).numpy()
+    sr, info = upscaler(torch.from_numpy(rgb.to_ndarray()).permute(2, 0, 1), eta=0.3, return_info=True)
+    expected = sr.permute(1, 2, 0).numpy()
+    assert sum(report.tally.exits) == 10 * info.exit_index.numel()
+    assert report.tally.eta == 0.3
+    assert report.tally.cost.keys() == info.cost.keys()
     luma = 16 + expected @ np.array([65.481, 128.553, 24.966]) / 255
     assert np.abs(planes(frames_of(tmp_path / "out.mkv")[3])[0] - luma).mean() < 0.6
 
@@ -521,7 +526,9 @@ def test_resuming_does_only_what_is_left(tmp_path: Path) -> None:
     report = upscale_video(source, target, enlarger, segment_frames=2, resume=True)
     assert (report.frames, report.reused) == (10, 6)
     assert [shape[0] for shape in enlarger.shapes] == [2, 2]
-    upscale_video(source, tmp_path / "whole.mkv", Enlarger(), segment_frames=2)
+    whole = upscale_video(source, tmp_path / "whole.mkv", Enlarger(), segment_frames=2)
+    assert report.tally == whole.tally
+    assert report.tally.images == 10
     assert packets_of(target, "video") == packets_of(tmp_path / "whole.mkv", "video")
 
 
@@ -785,6 +792,9 @@ def test_the_command_takes_videos_among_images(tmp_path: Path, capsys: pytest.Ca
     assert main(["upscale", str(folder), "-o", str(large), "--eta", "5", "--json"]) == 0
     results = {Path(line["source"]).name: line for line in map(json.loads, capsys.readouterr().out.splitlines())}
     assert results["clip.mp4"]["notes"] == ["3 frames"]
+    for fact in ("paper", "macs"):
+        assert results["clip.mp4"]["cost"][fact] == pytest.approx(results["bars.png"]["cost"][fact], abs=0.05)
+    assert sum(results["clip.mp4"]["exits"]) == 3 * sum(results["bars.png"]["exits"])
     assert (results["clip.mp4"]["width"], results["clip.mp4"]["height"]) == (256, 128)
     assert [(frame.width, frame.height) for frame in frames_of(large / "clip.mp4")] == [(256, 128)] * 3
     assert main(["upscale", str(folder), "-o", str(large), "--eta", "5", "--json", "--resume"]) == 0

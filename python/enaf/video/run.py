@@ -15,6 +15,7 @@ import torch
 
 from enaf.image_io import MAX_PIXELS
 from enaf.image_io.metadata import KINDS
+from enaf.record import Tally
 
 from .containers import WRITABLE
 from .decode import Frames
@@ -136,8 +137,11 @@ def upscale_video(
             if index < segments.whole:
                 count = sum(1 for _ in part)  # decoded for the sake of what follows, not upscaled
                 report.reused += count
+                report.tally.join(segments.tally(index))
             else:
-                count = segments.write(index, upscaled(part), encoders)
+                tally = Tally()
+                count = segments.write(index, upscaled(part, tally), encoders, tally)
+                report.tally.join(tally)
             report.frames += count
             if progress is not None and count > 0:
                 progress(report.frames, frames.expected)
