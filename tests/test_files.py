@@ -600,6 +600,39 @@ def test_exits_of_frames_are_drawn_into_a_folder(
         assert (status, out) == (2, b"")
 
 
+@pytest.mark.parametrize("form", [None, "30x20:rgb24"])
+def test_frames_by_the_function_and_by_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], model: str, form: str | None
+) -> None:
+    header = b"" if form else b"P6 30 20 255\n"
+    frames = [pixels(3), pixels(3)[:, torch.arange(19, -1, -1)]]
+    data = b"".join(header + frame.permute(1, 2, 0).numpy().tobytes() for frame in frames)
+    options: dict[str, Any] = {
+        "model": model, "size": (77, 55), "gamma": 1.2, "budget": 0.5, "patch_size": 16, "overlap": 2, "device": "cpu",
+        "dtype": "bfloat16",
+    }  # fmt: skip
+    out = io.BytesIO()
+    result = enaf.upscale_frames(io.BytesIO(data), out, raw=form, ledger=tmp_path / "function.jsonl", **options)
+    assert (result.status, result.notes, result.width, result.height) == ("done", ["2 frames"], 77, 55)
+    parts = []
+    for frame in frames:
+        write_image(tmp_path / "one.png", frame)
+        parts += enaf.upscale_files(tmp_path / "one.png", tmp_path / "large.png", **options)
+    assert result.exits == [sum(counts) for counts in zip(*(part.exits for part in parts), strict=True)]
+    for fact in ("paper", "macs"):
+        assert result.cost[fact] == pytest.approx(sum(part.cost[fact] for part in parts) / 2)
+    flags = [
+        f"--{name.replace('_', '-')}={'x'.join(map(str, value)) if name == 'size' else value}"
+        for name, value in options.items()
+    ]
+    flags += [f"--raw={form}" if form else "--format=ppm", f"--ledger={tmp_path / 'command.jsonl'}"]
+    assert frames_in_process(monkeypatch, data, *flags) == (0, out.getvalue())
+    entries = [json.loads((tmp_path / f"{name}.jsonl").read_text()) for name in ("function", "command")]
+    assert entries[0]["exits"] == entries[1]["exits"] == result.exits
+    with pytest.raises(ValueError, match="raw: expected WIDTHxHEIGHT"):
+        enaf.upscale_frames(io.BytesIO(data), out, raw="30x20:rgb", **options)
+
+
 def test_the_command_and_the_function_make_the_same_file(tmp_path: Path, model: str) -> None:
     """Every option, in both."""
     source = photo(tmp_path / "in.png", 4)

@@ -21,6 +21,7 @@ from enaf.image_io import (
     Metadata,
     check_target,
     create_image,
+    deflate,
     open_image,
     read_image,
     reading,
@@ -117,6 +118,27 @@ def test_other_libraries_read_the_same(tmp_path: Path, suffix: str, dtype: str) 
     write_image(tmp_path / f"image{suffix}", pixels)
     other = cv2.imread(str(tmp_path / f"image{suffix}"), cv2.IMREAD_UNCHANGED)[..., ::-1]
     assert np.array_equal(other, pixels.permute(1, 2, 0).numpy())
+
+
+@pytest.mark.parametrize("engine", ["zlib", "zlib_ng.zlib_ng"])
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_either_compressor_by_any_number_of_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str, suffix: str, engine: str
+) -> None:
+    monkeypatch.setattr(deflate, "ENGINE", pytest.importorskip(engine))
+    array = np.linspace(0, np.iinfo(dtype).max, 700 * 900 * 3).astype(dtype).reshape(700, 900, 3)
+    files = []
+    for threads in (1, 3):
+        monkeypatch.setattr(deflate.os, "cpu_count", lambda count=threads: count)
+        path = tmp_path / f"{threads}{suffix}"
+        with create_image(path, Layout(700, 900, 3, array.dtype)) as writer:
+            for top in range(0, 700, 112):
+                writer.write(array[top : top + 112])
+        files.append(path.read_bytes())
+        assert np.array_equal(read_image(path).pixels.permute(1, 2, 0).numpy(), array)
+    assert files[0] == files[1]
+    assert len(files[0]) < array.nbytes / 4
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

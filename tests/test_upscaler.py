@@ -272,3 +272,18 @@ def test_rejects_models() -> None:
         enaf_ext.Upscaler(model="missing.safetensors")
     with pytest.raises(TypeError, match="model: expected an AdaptiveNetwork, got Conv2d"):
         enaf_ext.Upscaler(model=torch.nn.Conv2d(3, 3, 1))
+
+
+@pytest.mark.parametrize("keywords", [{"eta": 0.0}, {"eta": 2.0}, {"force_exit": 2}, {"budget": 0.4}])
+def test_what_happened_is_told_without_scoring_anything_more(keywords: dict) -> None:
+    upscaler = enaf_ext.Upscaler()
+    image = torch.randint(0, 256, (2, 3, 60, 90), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    expected, scored = upscaler(image, **keywords, return_info=True)
+    sr, info = upscaler(image, **keywords, return_info=True, scores=False)
+    assert torch.equal(sr, expected)
+    assert torch.equal(info.exit_index, scored.exit_index)
+    assert info.static == scored.static
+    for fact in ("paper", "macs"):
+        assert info.cost[fact] == scored.cost[fact]
+    assert not scored.psnr_db.isnan().any()
+    assert bool(info.psnr_db.isnan().any()) == bool(info.static or "force_exit" in keywords)

@@ -65,7 +65,8 @@ class Enlarger:
         numbers = torch.arange(grid.rows * grid.cols).view(1, grid.rows, grid.cols)
         exit_index = (numbers + image.float().mean((1, 2, 3)).long().view(-1, 1, 1)) % self.num_exits
         self.exit_maps += list(exit_index)
-        return large, SimpleNamespace(exit_index=exit_index, grid=grid)
+        cost = {"paper": 0.5, "macs": float(image.float().mean()), "ms": 1.0}
+        return large, SimpleNamespace(exit_index=exit_index, grid=grid, eta=1.0, cost=cost)
 
 
 def bars(height: int = 32, width: int = 64) -> np.ndarray:
@@ -251,7 +252,8 @@ def test_everything_comes_along(tmp_path: Path) -> None:
 def test_texts_chapters_titles_and_languages_come_along(tmp_path: Path, suffix: str) -> None:
     source, target = tmp_path / f"in{suffix}", tmp_path / f"out{suffix}"
     make_rich_video(source)
-    upscale_video(source, target, Enlarger(), segment_frames=4)
+    report = upscale_video(source, target, Enlarger(), segment_frames=4)
+    assert report.dropped == []  # the track of the chapters' titles is none of its own
     assert texts_of(target) == texts_of(source) == TEXTS
     assert packets_of(target, "subtitles") == packets_of(source, "subtitles")
     assert chapters_of(target) == chapters_of(source) == CHAPTERS
@@ -362,9 +364,9 @@ def test_colours_survive(tmp_path: Path, pixel_format: str, matrix: int, color_r
     seen: list[torch.Tensor] = []
 
     class Identity(Enlarger):
-        def __call__(self, image: torch.Tensor, **routing: Any) -> torch.Tensor:
+        def __call__(self, image: torch.Tensor, **routing: Any) -> Any:
             seen.append(image)
-            return image.clone()
+            return super().__call__(image, **routing)
 
     lossless: dict[str, Any] = {"codec": "ffv1", "options": {}}
     wide = np.repeat(bars(32, 64), 4, 1)
@@ -395,12 +397,16 @@ def test_a_matrix_that_is_not_named_is_named_by_its_old_size(tmp_path: Path) -> 
 def test_the_network_itself(tmp_path: Path) -> None:
     make_video(tmp_path / "in.mkv")
     upscaler = Upscaler()
-    upscale_video(tmp_path / "in.mkv", tmp_path / "out.mkv", upscaler, routing={"eta": 0.3}, codec="ffv1")
+    report = upscale_video(tmp_path / "in.mkv", tmp_path / "out.mkv", upscaler, routing={"eta": 0.3}, codec="ffv1")
     exact = 4 | 8192 | 16384 | 262144  # bicubic, chroma interpolated and not dropped, rounded
     rgb = frames_of(tmp_path / "in.mkv")[3].reformat(
         format="rgb24", src_colorspace=5, dst_colorspace=5, src_color_range=1, dst_color_range=2, interpolation=exact
     )
-    expected = upscaler(torch.from_numpy(rgb.to_ndarray()).permute(2, 0, 1), eta=0.3).permute(1, 2, 0).numpy()
+    sr, info = upscaler(torch.from_numpy(rgb.to_ndarray()).permute(2, 0, 1), eta=0.3, return_info=True)
+    expected = sr.permute(1, 2, 0).numpy()
+    assert sum(report.tally.exits) == 10 * info.exit_index.numel()
+    assert report.tally.eta == 0.3
+    assert report.tally.cost.keys() == info.cost.keys()
     luma = 16 + expected @ np.array([65.481, 128.553, 24.966]) / 255
     assert np.abs(planes(frames_of(tmp_path / "out.mkv")[3])[0] - luma).mean() < 0.6
 
@@ -520,7 +526,9 @@ def test_resuming_does_only_what_is_left(tmp_path: Path) -> None:
     report = upscale_video(source, target, enlarger, segment_frames=2, resume=True)
     assert (report.frames, report.reused) == (10, 6)
     assert [shape[0] for shape in enlarger.shapes] == [2, 2]
-    upscale_video(source, tmp_path / "whole.mkv", Enlarger(), segment_frames=2)
+    whole = upscale_video(source, tmp_path / "whole.mkv", Enlarger(), segment_frames=2)
+    assert report.tally == whole.tally
+    assert report.tally.images == 10
     assert packets_of(target, "video") == packets_of(tmp_path / "whole.mkv", "video")
 
 
@@ -642,12 +650,78 @@ def test_what_would_lose_something_is_refused_before_the_work(
     assert [path.name for path in tmp_path.iterdir()] == ["in.mkv"]
 
 
-def test_texts_that_the_target_cannot_hold(tmp_path: Path) -> None:
-    make_rich_video(tmp_path / "in.mp4")
-    with pytest.raises(
-        VideoError, match=r"matroska cannot hold .*'mov_text'.*; name a target that ends in \.mp4, \.mov$"
-    ):
-        upscale_video(tmp_path / "in.mp4", tmp_path / "out.mkv", Enlarger())
+SPOKEN = ["¡Hola!", "<i>slanted</i> and <b>bold</b>", "two\nlines", "a < b & c > d", "one\n\nthree", "日本語 😀"]
+PLAIN = ["¡Hola!", "slanted and bold", "two\nlines", "a < b & c > d", "one\n\nthree", "日本語 😀"]
+
+
+def make_spoken_video(path: Path, codec: str) -> None:
+    """A video of one frame whose subtitles go on long after it: `SPOKEN`, each for 300 of 400 milliseconds."""
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("libvpx-vp9" if path.suffix == ".webm" else "libx264", rate=25)
+        video.height, video.width, video.pix_fmt = 32, 64, "yuv420p"
+        text = container.add_mux_stream(codec)
+        text.metadata.update({"language": "spa", "title": "Letras"})
+        video.time_base = text.time_base = MILLISECOND
+        text.disposition = av.stream.Disposition.default | av.stream.Disposition.forced
+        frame = av.VideoFrame.from_ndarray(bars(), format="rgb24").reformat(format="yuv420p")
+        frame.pts, frame.time_base = 0, MILLISECOND
+        container.mux(video.encode(frame))
+        container.mux(video.encode(None))
+        for index, words in enumerate(SPOKEN):
+            data = words.encode()
+            packet = av.Packet(len(data).to_bytes(2, "big") + data if codec == "mov_text" else data)
+            packet.stream, packet.pts, packet.dts, packet.duration = text, 400 * index, 400 * index, 300
+            packet.time_base = MILLISECOND
+            container.mux(packet)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "codec", "expected"),
+    [
+        (".mkv", ".mp4", "mov_text", PLAIN),
+        (".mkv", ".mov", "mov_text", PLAIN),
+        (".mp4", ".mkv", "subrip", SPOKEN),
+        (".mkv", ".webm", "webvtt", [SPOKEN[0], SPOKEN[1], SPOKEN[2], "a &lt; b &amp; c &gt; d", *SPOKEN[4:]]),
+        (".mp4", ".webm", "webvtt", [SPOKEN[0], "&lt;i&gt;slanted&lt;/i&gt; and &lt;b&gt;bold&lt;/b&gt;", SPOKEN[2],
+                                     "a &lt; b &amp; c &gt; d", *SPOKEN[4:]]),
+    ],
+)  # fmt: skip
+def test_texts_change_their_format_with_the_container(
+    tmp_path: Path, before: str, after: str, codec: str, expected: list[str]
+) -> None:
+    source, target = tmp_path / f"in{before}", tmp_path / f"out{after}"
+    make_spoken_video(source, "subrip" if before == ".mkv" else "mov_text")
+    report = upscale_video(source, target, Enlarger())
+    assert report.converted == [f"stream 1 (subtitle) became {codec}"]
+    with av.open(str(target)) as container:
+        stream = container.streams.subtitles[0]
+        assert stream.codec_context.name.replace("srt", "subrip") == codec
+        if after != ".mov":  # which knows none
+            assert av.stream.Disposition.forced & stream.disposition
+        assert stream.metadata["language"] == "spa"
+        assert stream.metadata.get("title", stream.metadata.get("name")) == "Letras"
+        spoken = [packet for packet in container.demux(stream) if packet.size > 2]
+        texts = [bytes(packet) for packet in spoken]
+        assert [int(1000 * packet.pts * packet.time_base) for packet in spoken] == [400 * i for i in range(len(SPOKEN))]
+        assert {int(1000 * packet.duration * packet.time_base) for packet in spoken} == {300}
+        if codec == "mov_text":
+            assert b"styl" in texts[1][18:]
+            assert b"ftab" in stream.codec_context.extradata
+            texts = [data[2 : 2 + int.from_bytes(data[:2], "big")] for data in texts]
+    assert [text.decode() for text in texts] == expected
+
+
+def test_subtitles_that_the_target_cannot_hold(tmp_path: Path) -> None:
+    make_video(tmp_path / "in.mkv")
+    with av.open(str(tmp_path / "in.mkv")) as plain, av.open(str(tmp_path / "pictures.mkv"), "w") as container:
+        video = container.add_stream_from_template(plain.streams.video[0])
+        container.add_mux_stream("dvd_subtitle")
+        for packet in plain.demux(video=0):
+            if packet.size:
+                packet.stream = video
+                container.mux(packet)
+    with pytest.raises(VideoError, match=r"mov cannot hold .*dvd.*; name a target that ends in \.mkv"):
+        upscale_video(tmp_path / "pictures.mkv", tmp_path / "out.mov", Enlarger())
 
 
 def test_sizes_that_the_encoder_cannot_hold(tmp_path: Path) -> None:
@@ -718,6 +792,9 @@ def test_the_command_takes_videos_among_images(tmp_path: Path, capsys: pytest.Ca
     assert main(["upscale", str(folder), "-o", str(large), "--eta", "5", "--json"]) == 0
     results = {Path(line["source"]).name: line for line in map(json.loads, capsys.readouterr().out.splitlines())}
     assert results["clip.mp4"]["notes"] == ["3 frames"]
+    for fact in ("paper", "macs"):
+        assert results["clip.mp4"]["cost"][fact] == pytest.approx(results["bars.png"]["cost"][fact], abs=0.05)
+    assert sum(results["clip.mp4"]["exits"]) == 3 * sum(results["bars.png"]["exits"])
     assert (results["clip.mp4"]["width"], results["clip.mp4"]["height"]) == (256, 128)
     assert [(frame.width, frame.height) for frame in frames_of(large / "clip.mp4")] == [(256, 128)] * 3
     assert main(["upscale", str(folder), "-o", str(large), "--eta", "5", "--json", "--resume"]) == 0

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """ENAF in Python: models, estimator, decision, runtime, files, training, evaluation and the `enaf` command.
 
-The public doors are `enaf_ext.upscale` and `enaf_ext.Upscaler` for tensors, and `enaf.upscale_files` for files. It is
-imported on first use, so that `enaf doctor` can still explain an installation whose native library does not load.
+The public doors are `enaf_ext.upscale` and `enaf_ext.Upscaler` for tensors, `enaf.upscale_files` for files, and
+`enaf.upscale_frames` for frames in a pipe. They are imported on first use, so that `enaf doctor` can still explain an
+installation whose native library does not load.
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from enaf.files import upscale_files
+    from enaf.files import upscale_files, upscale_frames
 
-__all__ = ["upscale_files"]
+__all__ = ["upscale_files", "upscale_frames"]
 
 
 def __getattr__(name: str) -> Any:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from dataclasses import dataclass, field
 
@@ -53,8 +54,9 @@ class UpscaleInfo:
     Attributes:
         exit_index: (B, rows, cols) int64, exit taken by each patch.
         edge_score: (B, rows, cols) float32, mean absolute Laplacian, 0 to 255.
-        psnr_db: (B, rows, cols, E) float32, predicted PSNR of every exit in dB. In both, ``stream`` leaves nan where nothing
-            had to be decided: in what went through the full network as a whole, and with a forced exit.
+        psnr_db: (B, rows, cols, E) float32, predicted PSNR of every exit in dB. In both, ``stream`` and
+            ``scores=False`` leave nan where nothing had to be decided: in what went through the full network as a whole, and
+            with a forced exit.
         grid: the patches over the LR image.
         eta: the eta that was used (solved for, where a budget was given).
         static: images that went through the full network as a whole because routing would have cost more.
@@ -71,6 +73,48 @@ class UpscaleInfo:
     static: list[int]
     cost: dict[str, float]
     milliseconds: dict[str, float]
+
+
+@dataclass
+class Tally:
+    """What several images took together.
+
+    Attributes:
+        images: how many.
+        exits: patches an exit, shallowest first.
+        sums: of the costs of the images, by the names of ``UpscaleInfo.cost``.
+        etas: those that were used, each once, ascending.
+    """
+
+    images: int = 0
+    exits: list[int] = field(default_factory=list)
+    sums: dict[str, float] = field(default_factory=dict)
+    etas: list[float] = field(default_factory=list)
+
+    def add(self, info: UpscaleInfo, num_exits: int) -> None:
+        """One more batch."""
+        images = len(info.exit_index)
+        exits = info.exit_index.flatten().bincount(minlength=num_exits).tolist()
+        sums = {name: value if name == "ms" else value * images for name, value in info.cost.items()}
+        self.join(Tally(images, exits, sums, [info.eta]))
+
+    def join(self, other: Tally) -> None:
+        """All of another one."""
+        self.images += other.images
+        both = itertools.zip_longest(self.exits, other.exits, fillvalue=0)
+        self.exits = [mine + theirs for mine, theirs in both]
+        self.sums = {name: self.sums.get(name, 0.0) + other.sums.get(name, 0.0) for name in self.sums | other.sums}
+        self.etas = sorted({*self.etas, *other.etas})
+
+    @property
+    def cost(self) -> dict[str, float]:
+        """As ``UpscaleInfo.cost``: shares are the images' mean, milliseconds their sum."""
+        return {name: value if name == "ms" else value / self.images for name, value in self.sums.items()}
+
+    @property
+    def eta(self) -> float | None:
+        """The one of all images; None where a budget gave them different ones."""
+        return self.etas[0] if len(self.etas) == 1 else None
 
 
 class Record:

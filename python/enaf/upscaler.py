@@ -173,14 +173,14 @@ class Upscaler:
     def __call__(
         self, image: Tensor, eta: float = ..., gamma: float = ..., *, budget: float | None = ...,
         budget_ms: float | None = ..., force_exit: int | None = ..., patch_size: int = ..., overlap: int = ...,
-        dtype: torch.dtype | None = ..., return_info: Literal[False] = ...,
+        dtype: torch.dtype | None = ..., return_info: Literal[False] = ..., scores: bool = ...,
     ) -> Tensor: ...  # fmt: skip
 
     @overload
     def __call__(
         self, image: Tensor, eta: float = ..., gamma: float = ..., *, budget: float | None = ...,
         budget_ms: float | None = ..., force_exit: int | None = ..., patch_size: int = ..., overlap: int = ...,
-        dtype: torch.dtype | None = ..., return_info: Literal[True],
+        dtype: torch.dtype | None = ..., return_info: Literal[True], scores: bool = ...,
     ) -> tuple[Tensor, UpscaleInfo]: ...  # fmt: skip
 
     @torch.inference_mode()
@@ -197,14 +197,20 @@ class Upscaler:
         overlap: int = 4,
         dtype: torch.dtype | None = None,
         return_info: bool = False,
+        scores: bool = True,
     ) -> Tensor | tuple[Tensor, UpscaleInfo]:
-        """Upscale; see ``enaf_ext.upscale`` for arguments, result and errors."""
+        """Upscale; see ``enaf_ext.upscale`` for arguments, result and errors.
+
+        Without ``scores``, ``return_info`` costs nothing: it tells what is known anyhow, with nan for scores that nothing had
+        to be decided by, and milliseconds that do not wait for a GPU, as ``stream``.
+        """
         check_image(image)
         request = Request(eta, gamma, budget, budget_ms, force_exit, patch_size, overlap).checked(self.num_exits)
         engine = self._engine(image.device, dtype)
         canvas = Canvas(image, self.scale)
-        watch = Stopwatch(image.device, synchronize=return_info)
-        info = self._run(engine, request, canvas.shape, canvas.read, canvas.write, watch, score_all=return_info)
+        asked = return_info and scores
+        watch = Stopwatch(image.device, synchronize=asked)
+        info = self._run(engine, request, canvas.shape, canvas.read, canvas.write, watch, score_all=asked)
         return (canvas.sr, info) if return_info else canvas.sr
 
     @torch.inference_mode()

@@ -136,7 +136,6 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         if arguments.inputs == ["-"] and arguments.output == "-" and (arguments.raw or arguments.format == "ppm"):
             results = [_frames(arguments, options, listener)]
-            listener.finished(results[0])
         elif arguments.raw:
             raise ValueError("raw: expected - for both the input and the output")
         else:
@@ -185,20 +184,17 @@ def _size(text: str) -> tuple[int, int]:
 
 
 def _frames(arguments: argparse.Namespace, options: dict[str, Any], listener: Any) -> FileResult:
-    from enaf.files import Ledger
-    from enaf.files.frames import parse_raw, upscale_frames
-    from enaf.files.settings import Settings, parse_strip
+    from enaf.files import upscale_frames
+    from enaf.files.settings import Settings, checked, parse_strip
 
     if options.pop("resume"):
         raise ValueError("resume: expected an output file or folder, got - (the standard output)")
-    device, exit_map, ledger = (options.pop(name) for name in ("device", "exit_map", "ledger"))
-    settings = Settings(**{**options, "strip": parse_strip(options["strip"])})
-    raw = parse_raw(arguments.raw) if arguments.raw else None
-    return upscale_frames(
-        sys.stdin.buffer, sys.stdout.buffer, settings, raw=raw, device=device,
-        exit_map=None if exit_map is None else Path(exit_map), ledger=None if ledger is None else Ledger(Path(ledger)),
-        listener=listener,
-    )  # fmt: skip
+    places = ("device", "exit_map", "ledger")
+    rest = {name: value for name, value in options.items() if name not in places}
+    checked(Settings(**rest | {"strip": parse_strip(options["strip"])}))
+    for name in ("format", "quality", "strip"):  # of no effect on frames, but not to be nonsense
+        options.pop(name)
+    return upscale_frames(sys.stdin.buffer, sys.stdout.buffer, raw=arguments.raw, listener=listener, **options)
 
 
 def _write_report(path: Path, results: list[FileResult], seconds: float) -> None:

@@ -3,14 +3,18 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
-from enaf.image_io import ImageError, Layout, sweep
+from enaf.image_io import MAX_PIXELS, ImageError, Layout, sweep
 from enaf.image_io.pnm import PnmWriter, read_header, read_rows
+from enaf.record import Tally
 
 from .drawing import Drawing
 from .ledger import FileResult, Ledger
@@ -46,58 +50,90 @@ class _BareWriter:
 def upscale_frames(
     source: BinaryIO,
     target: BinaryIO,
-    settings: Settings,
     *,
-    raw: Layout | None = None,
+    raw: str | None = None,
+    model: str | os.PathLike[str] = "fsrcnn",
+    scale: int = 4,
+    size: tuple[int, int] | None = None,
+    eta: float = 1.0,
+    gamma: float = 1.0,
+    budget: float | None = None,
+    budget_ms: float | None = None,
+    force_exit: int | None = None,
+    patch_size: int = 32,
+    overlap: int = 4,
     device: str = "auto",
-    exit_map: Path | None = None,
-    ledger: Ledger | None = None,
+    dtype: str | None = None,
+    max_pixels: int = MAX_PIXELS,
+    exit_map: str | os.PathLike[str] | None = None,
+    ledger: str | os.PathLike[str] | None = None,
     listener: Listener | None = None,
 ) -> FileResult:
-    """Upscales frames as they come, until the source ends.
+    """Upscales frames as they come, until the source ends: what `enaf upscale - -o -` does with `--raw` or `--format ppm`.
 
     Args:
-        source: PPM and PGM images one after another, or bare pixels.
-        target: gets the same kind.
-        settings: as of `upscale_files`.
-        raw: shape and dtype of bare frames; None for PPM and PGM.
-        device: as of `upscale_files`.
+        source: a binary file or pipe; its `read(n)` gives fewer bytes only at the end. PPM and PGM images one after another,
+            each of its own size, or bare pixels.
+        target: a binary file or pipe, gets the same kind, flushed after every frame; neither is closed.
+        raw: size and kind of bare frames, as "1920x1080:rgb24" ("gray", "gray16le", "rgb24" or "rgb48le"); None for PPM and
+            PGM.
+        model, scale, size, eta, gamma, budget, budget_ms, force_exit, patch_size, overlap, device, dtype, max_pixels: as for
+            `upscale_files`, for every frame.
         exit_map: a folder, made if missing, for a picture of every frame's exits: `00000000.png` and on.
-        ledger: gets what is returned.
+        ledger: the file to which the result is appended as a JSON line; None is none.
         listener: is told how it gets on.
 
     Returns:
-        Done, or failed at a frame that was cut short or that the target did not take; frames before it were written.
+        Done, or failed at a frame that was cut short or that the target did not take; frames before it were written. Exits and
+        cost are those of all frames, width and height those of the last.
 
     Raises:
-        ValueError, TypeError, FileNotFoundError: as `upscale_files`.
+        ValueError, TypeError, FileNotFoundError: as `upscale_files`; nothing was read or written.
+
+    Deterministic: a frame gives the same bytes wherever it stands.
     """
-    settings, listener = checked(settings), listener or Listener()
+    layout = None if raw is None else parse_raw(raw)
+    settings = checked(
+        Settings(
+            model=os.fspath(model), scale=scale, size=size, eta=eta, gamma=gamma, budget=budget, budget_ms=budget_ms,
+            force_exit=force_exit, patch_size=patch_size, overlap=overlap, dtype=dtype, format=None, quality=95,
+            strip=(), max_pixels=max_pixels,
+        )
+    )  # fmt: skip
     upscaler, _ = load_upscaler(settings)
     device = usable_device(device)
     check_request(upscaler, settings)
-    if exit_map is not None:
-        check_drawings_folder(exit_map)
-        exit_map.mkdir(parents=True, exist_ok=True)
-        sweep(exit_map)
-    count, error = 0, None
+    folder = None if exit_map is None else Path(exit_map)
+    if folder is not None:
+        check_drawings_folder(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        sweep(folder)
+    listener = listener or Listener()
     listener.started(None)
+    result, started = FileResult("-", "-", "done"), time.perf_counter()
+    tally = Tally()
     try:
-        for frame in _frames(source, raw, settings.max_pixels):
-            layout = result_layout(frame.layout, settings)
-            writer = _BareWriter(target) if raw is not None else PnmWriter(target, layout)
-            drawing = None if exit_map is None else Drawing(exit_map / f"{count:08d}.png", frame.layout, upscaler)
+        for frame in _frames(source, layout, max_pixels):
+            large = result_layout(frame.layout, settings)
+            writer = _BareWriter(target) if raw is not None else PnmWriter(target, large)
+            drawing = None if folder is None else Drawing(folder / f"{tally.images:08d}.png", frame.layout, upscaler)
             preview = None if drawing is None else drawing.take
             info = upscale_rows(frame, writer.write, upscaler, settings, device, preview=preview)
             target.flush()
             if drawing is not None:
                 drawing.write(info)
-            count += 1
-            listener.advanced(1, layout.height * layout.width / 1e6)
+            tally.add(info, upscaler.num_exits)
+            result = replace(result, width=large.width, height=large.height)
+            listener.advanced(1, large.height * large.width / 1e6)
     except (ImageError, OSError, RuntimeError, MemoryError) as problem:
-        error = f"frame {count}: {problem}"
-    result = FileResult("-", "-", "failed" if error else "done", error=error, notes=[f"{count} frames"])
-    return result if ledger is None else kept(result, ledger)
+        result = replace(result, status="failed", error=f"frame {tally.images}: {problem}")
+    result = replace(
+        result, seconds=round(time.perf_counter() - started, 3), exits=tally.exits, eta=tally.eta, cost=tally.cost,
+        notes=[f"{tally.images} frames"],
+    )  # fmt: skip
+    result = result if ledger is None else kept(result, Ledger(Path(ledger)))
+    listener.finished(result)
+    return result
 
 
 def _frames(source: BinaryIO, raw: Layout | None, max_pixels: int) -> Iterator[_Frame]:

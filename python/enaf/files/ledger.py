@@ -27,9 +27,9 @@ class FileResult:
             and version included), and of the output's bytes.
         width, height: of the result in pixels.
         seconds: wall time.
-        exits: patches a exit, shallowest first.
-        eta: the eta that was used.
-        cost: as in `UpscaleInfo.cost`.
+        exits: patches an exit, shallowest first; of a video or of frames, those of all.
+        eta: the eta that was used; None where a budget gave the frames different ones.
+        cost: as in `UpscaleInfo.cost`; of a video or of frames, the mean share, and all milliseconds.
         notes: what was converted on the way.
     """
 

@@ -216,10 +216,12 @@ class _Run:
             )  # fmt: skip
         except ModuleNotFoundError as error:
             raise VideoError(f"{job.source}: videos need PyAV: pip install 'enaf_ext[video]'") from error
-        notes = [f"{report.frames} frames", *report.damaged, *(f"left out: {name}" for name in report.dropped)]
+        left_out = (f"left out: {name}" for name in report.dropped)
+        notes = [f"{report.frames} frames", *report.damaged, *report.converted, *left_out]
         return replace(
-            result, output_sha256=sha256_of(job.target), width=report.width, height=report.height, notes=notes
-        )
+            result, output_sha256=sha256_of(job.target), width=report.width, height=report.height, eta=report.tally.eta,
+            cost=report.tally.cost, exits=report.tally.exits, notes=notes,
+        )  # fmt: skip
 
     def _image(self, result: FileResult, job: Job, listener: Listener) -> FileResult:
         source = sys.stdin.buffer.read() if job.source == STREAM else job.source

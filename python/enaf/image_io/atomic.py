@@ -9,10 +9,11 @@ import hashlib
 import os
 import re
 import secrets
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
+
+from .deflate import crc32
 
 _HEAD = 16
 _PART = re.compile(r"^\..+\.enaf-[0-9a-f]{8}\.part$")
@@ -41,7 +42,7 @@ class PartialFile:
         self._file.write(data)
         missing = max(0, _HEAD - self.size)
         self._head += data[:missing]
-        self._body = zlib.crc32(data[missing:], self._body)
+        self._body = crc32(data[missing:], self._body)
         self.size += len(data)
         return len(data)
 
@@ -72,7 +73,7 @@ class PartialFile:
             head, body = file.read(_HEAD), 0
             digest = hashlib.sha256(head)
             while block := file.read(1 << 20):
-                body = zlib.crc32(block, body)
+                body = crc32(block, body)
                 digest.update(block)
         if head != self._head or body != self._body:
             raise OSError("the disk gave back other bytes than were written")

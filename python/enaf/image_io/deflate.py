@@ -3,14 +3,25 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import zlib
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, cast
 
-LEVEL = 5
+
+def _engine() -> tuple[Any, int]:
+    """zlib-ng where it is installed (extra `images`), else zlib, and the level: files at most as large."""
+    try:
+        return importlib.import_module("zlib_ng.zlib_ng"), 4
+    except ImportError:
+        return zlib, 5
+
+
+ENGINE, LEVEL = _engine()
+crc32 = cast(Callable[..., int], ENGINE.crc32)
 _BLOCK = 1 << 20
 _WINDOW = 1 << 15
 
@@ -49,7 +60,7 @@ class ParallelDeflate:
 
     def feed(self, data: bytes) -> list[bytes]:
         """Takes more bytes; returns the pieces that are ready."""
-        self._adler = zlib.adler32(data, self._adler)
+        self._adler = ENGINE.adler32(data, self._adler)
         self._rest += data
         pieces: list[bytes] = []
         start = 0
@@ -70,7 +81,12 @@ class ParallelDeflate:
         return self._pool.submit(_compress, head, block, window, last)
 
 
+def compress(data: bytes) -> bytes:
+    """One whole zlib stream."""
+    return ENGINE.compress(data, LEVEL)
+
+
 def _compress(head: bytes, block: bytes, window: bytes, last: bool) -> bytes:
     """A piece of a raw deflate stream that ends on a byte and may refer to the 32 KiB before it."""
-    worker = zlib.compressobj(LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS, zdict=window)
+    worker = ENGINE.compressobj(LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS, zdict=window)
     return head + worker.compress(block) + worker.flush(zlib.Z_FINISH if last else zlib.Z_SYNC_FLUSH)

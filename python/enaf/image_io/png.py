@@ -9,7 +9,7 @@ from typing import IO
 
 import numpy as np
 
-from .deflate import ParallelDeflate
+from .deflate import ParallelDeflate, crc32
 from .image import Appendable, Layout, Metadata
 
 _COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}
@@ -90,9 +90,9 @@ class PngWriter:
         above = np.concatenate([self._above[None], data[:-1]])
         left = np.zeros_like(data)
         left[:, self._pixel :] = data[:, : -self._pixel]
-        mean = ((above.astype(np.uint16) + left) >> 1).astype(np.uint8)
+        mean = (above & left) + ((above ^ left) >> 1)  # rounded down, within eight bits
         candidates = np.stack([data - left, data - above, data - mean])  # filters 1, 2, 3; modulo 256
-        size = np.abs(candidates.view(np.int8).astype(np.int16)).sum(axis=2, dtype=np.int64)
+        size = np.minimum(candidates, -candidates).sum(axis=2, dtype=np.uint32)  # beyond 2^32 only the choice suffers
         best = size.argmin(axis=0)
         result = np.empty((len(data), 1 + data.shape[1]), np.uint8)
         result[:, 0] = 1 + best
@@ -104,6 +104,4 @@ class PngWriter:
             self._chunk(b"IDAT", block)
 
     def _chunk(self, kind: bytes, data: bytes) -> None:
-        self._stream.write(
-            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(data, zlib.crc32(kind)))
-        )
+        self._stream.write(struct.pack(">I", len(data)) + kind + data + struct.pack(">I", crc32(data, crc32(kind))))

@@ -3,13 +3,11 @@
 
 from __future__ import annotations
 
-import zlib
-
 import numpy as np
 
 from . import ifd
 from .atomic import PartialFile
-from .deflate import LEVEL, InOrder
+from .deflate import InOrder, compress
 from .image import Layout, Metadata
 
 _STRIP_BYTES = 1 << 20
@@ -100,4 +98,4 @@ class TiffWriter:
 def _compress(strip: np.ndarray, order: ifd.Order) -> bytes:
     if strip.dtype.kind == "u":
         strip = np.concatenate([strip[:, :1], strip[:, 1:] - strip[:, :-1]], axis=1)  # modulo 2^bits
-    return zlib.compress(strip.astype(strip.dtype.newbyteorder(order), copy=False).tobytes(), LEVEL)
+    return compress(strip.astype(strip.dtype.newbyteorder(order), copy=False).tobytes())

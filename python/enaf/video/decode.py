@@ -113,15 +113,15 @@ def _complaints() -> Iterator[list[str]]:
 
 
 def _seconds(stream: Any) -> float | None:
-    """The end of a stream by the header, in seconds; Matroska has it in a tag, as H:M:S."""
-    if stream.duration is not None:
-        return float(((stream.start_time or 0) + stream.duration) * stream.time_base)
+    """The end of a stream by the header, in seconds; Matroska's only knows the file's, but has a tag, as H:M:S."""
     parts = stream.metadata.get("DURATION", "").split(":")
     try:
         hours, minutes, seconds = (float(part) for part in parts)
+        return 3600 * hours + 60 * minutes + seconds
     except ValueError:
-        return None
-    return 3600 * hours + 60 * minutes + seconds
+        if stream.duration is None:
+            return None
+        return float(((stream.start_time or 0) + stream.duration) * stream.time_base)
 
 
 def video_stream(container: Any, source: Path) -> Any:

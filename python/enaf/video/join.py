@@ -16,6 +16,7 @@ from .encode import Encoder
 from .files import whole_file
 from .report import VideoError, VideoReport
 from .segments import Segments
+from .subtitles import Converter, converted_codec
 from .tags import kept_tags
 
 _WITH_ASPECT = ("libx264", "libx265")
@@ -29,11 +30,11 @@ def join(
     import av
 
     with av.open(str(source)) as others, _verified(target, report.frames) as output, segments.template() as template:
-        copies = _add_streams(others, output, lambda: output.add_stream_from_template(template), encoder, report, strip)
+        copies, converters = _add_streams(
+            others, output, lambda: output.add_stream_from_template(template), encoder, report, strip
+        )
         video = output.streams[0]
-        wanted = [others.streams[index] for index in copies]
-        packets = others.demux(*wanted) if wanted else ()
-        copied = ((packet, copies[packet.stream.index]) for packet in packets if packet.size and not _is_gap(packet))
+        copied = _copied(others, copies, converters)
         pictures = ((packet, video) for packet in segments.packets())
         for packet, stream in heapq.merge(pictures, copied, key=_time):
             packet.stream = stream
@@ -64,6 +65,18 @@ def _verified(target: Path, frames: int) -> Iterator[Any]:
             raise VideoError(f"{target}: expected {frames} frames in the result, got {found}; nothing was replaced")
 
 
+def _copied(source: Any, copies: dict[int, Any], converters: dict[int, Converter]) -> Iterator[tuple[Any, Any]]:
+    """Every packet that comes along, in its new format where that changes, and its stream in the result."""
+    wanted = [source.streams[index] for index in copies]
+    for packet in source.demux(*wanted) if wanted else ():
+        index = packet.stream.index
+        if not packet.size or _is_gap(packet):
+            continue
+        converted = converters[index](packet) if index in converters else packet
+        if converted.size:  # else it was nothing but styles
+            yield converted, copies[index]
+
+
 def _is_gap(packet: Any) -> bool:
     """Whether it is the silence between two subtitles of MP4, which is written again by itself."""
     return packet.size == 2 and packet.stream.type == "subtitle" and packet.stream.codec_context.name == "mov_text"
@@ -82,14 +95,16 @@ def _add_streams(
     encoder: Encoder,
     report: VideoReport,
     strip: Collection[str],
-) -> dict[int, Any]:
+) -> tuple[dict[int, Any], dict[int, Converter]]:
     """The streams of the result, the upscaled one first.
 
     Returns:
-        By index in the source, the streams that are copied as they are.
+        By index in the source, the streams that come along, and of them those that change their format.
     """
     copies: dict[int, Any] = {}
+    converters: dict[int, Converter] = {}
     report.dropped.clear()
+    report.converted.clear()
     original = video_stream(source, encoder.source)
     video = add_video()
     encoder.look.mark(video)
@@ -103,16 +118,27 @@ def _add_streams(
             name = stream.metadata.get("filename", f"attachment-{stream.index}")
             output.add_attachment(name, stream.mimetype or "application/octet-stream", stream.data)
         elif stream.type in ("audio", "subtitle", "video"):
-            copy = output.add_stream_from_template(stream)
+            codec = converted_codec(stream, output.format.name) if stream.type == "subtitle" else None
+            if codec is None:
+                copy = output.add_stream_from_template(stream)
+            else:
+                converters[stream.index] = Converter(stream, output, codec)
+                copy = converters[stream.index].stream
+                report.converted.append(f"stream {stream.index} (subtitle) became {codec}")
             copy.metadata.update(_stream_tags(stream, strip))
             copy.disposition = stream.disposition
             copies[stream.index] = copy
-        else:
+        elif not _is_chapters(stream, source):
             report.dropped.append(f"stream {stream.index} ({stream.type})")
     output.set_chapters(
         [{**chapter, "metadata": kept_tags(chapter["metadata"], strip)} for chapter in source.chapters()]
     )
-    return copies
+    return copies, converters
+
+
+def _is_chapters(stream: Any, source: Any) -> bool:
+    """Whether it is the track in which MP4 keeps the titles of its chapters, which come along as such."""
+    return stream.name == "bin_data" and 0 < stream.frames == len(source.chapters())
 
 
 def _stream_tags(stream: Any, strip: Collection[str]) -> dict[str, str]:

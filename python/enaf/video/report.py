@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from enaf.record import Tally
+
 
 class VideoError(Exception):
     """A video that cannot be read, held or written; the message names the file, the frame where there is one, and what to do."""
@@ -20,6 +22,8 @@ class VideoReport:
         reused: of them, made by an earlier run.
         damaged: what was wrong with the source, where `on_damage` let it pass.
         dropped: streams that the result does not carry (timecode and other data).
+        converted: subtitles that are in another format, because the container knows no other.
+        tally: exits and cost of all frames, also of those that an earlier run made.
     """
 
     height: int = 0
@@ -28,3 +32,5 @@ class VideoReport:
     reused: int = 0
     damaged: list[str] = field(default_factory=list)
     dropped: list[str] = field(default_factory=list)
+    converted: list[str] = field(default_factory=list)
+    tally: Tally = field(default_factory=Tally)

@@ -15,6 +15,7 @@ import torch
 
 from enaf.image_io import MAX_PIXELS
 from enaf.image_io.metadata import KINDS
+from enaf.record import Tally
 
 from .containers import WRITABLE
 from .decode import Frames
@@ -52,9 +53,10 @@ def upscale_video(
 
     Kept: the time of every frame (also where the rate varies; Matroska rounds it to its milliseconds), depth and
     chroma format, colour tags, pixel aspect, rotation, audio, subtitles, attachments, chapters, titles and languages.
-    Colours are converted with the source's matrix and range, and back with the same. A source that does not name its
-    matrix is taken as BT.601 below 720 lines and BT.709 from there on, as players do, and the result names it, because at
-    its new size players would guess otherwise.
+    Subtitles of text become SubRip, WebVTT or MP4's timed text where the container does not know theirs: the words, italics,
+    bold and underlining stay. Other subtitles are refused there. Colours are converted with the source's matrix and range,
+    and back with the same. A source that does not name its matrix is taken as BT.601 below 720 lines and BT.709 from there
+    on, as players do, and the result names it, because at its new size players would guess otherwise.
 
     Args:
         source: file with one video stream, progressive, 8 to 16 bits, without alpha.
@@ -135,8 +137,11 @@ def upscale_video(
             if index < segments.whole:
                 count = sum(1 for _ in part)  # decoded for the sake of what follows, not upscaled
                 report.reused += count
+                report.tally.join(segments.tally(index))
             else:
-                count = segments.write(index, upscaled(part), encoders)
+                tally = Tally()
+                count = segments.write(index, upscaled(part, tally), encoders, tally)
+                report.tally.join(tally)
             report.frames += count
             if progress is not None and count > 0:
                 progress(report.frames, frames.expected)

@@ -5,10 +5,14 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import shutil
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+from enaf.record import Tally
 
 from .encode import Encoder
 from .files import errors_of, whole_file
@@ -39,18 +43,28 @@ class Segments:
                 part.write_text(settings)
         for part in self.folder.glob("*.part"):
             part.unlink()
-        self.whole = next(index for index in itertools.count() if not self.path(index).exists())
+        self.whole = next(
+            index for index in itertools.count() if not (self.path(index).exists() and self._tally(index).exists())
+        )
 
     def path(self, index: int) -> Path:
         return self.folder / f"{index:06d}.nut"
 
-    def write(self, index: int, pictures: Iterator[tuple[Any, ...]], encoders: Sequence[Encoder]) -> int:
+    def tally(self, index: int) -> Tally:
+        """What the frames of a segment took."""
+        return Tally(**json.loads(self._tally(index).read_text()))
+
+    def _tally(self, index: int) -> Path:
+        return self.folder / f"{index:06d}.json"
+
+    def write(self, index: int, pictures: Iterator[tuple[Any, ...]], encoders: Sequence[Encoder], tally: Tally) -> int:
         """Encodes a segment, which is there afterwards or not at all; no frames, no segment.
 
         Args:
             index: its place in the result.
             pictures: for every frame one picture an encoder.
             encoders: one a stream of the segment.
+            tally: what the pictures took, once all have come.
 
         Returns:
             Its frames.
@@ -71,6 +85,8 @@ class Segments:
                 count += 1
             for stream in streams:
                 container.mux(stream.encode(None))
+            with whole_file(self._tally(index)) as beside:
+                beside.write_text(json.dumps(asdict(tally)))
         self.whole = index + 1
         return count
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from enaf.degradation import resize
 from enaf.exit_map import draw_exit_map, sheet_size, shown_size
+from enaf.record import Tally
 
 from .encode import Encoder
 from .look import Look
@@ -45,19 +46,17 @@ class FrameUpscaler:
     encoders: tuple[Encoder, ...]
     source: Path
 
-    def __call__(self, numbered: Iterable[tuple[int, Any]]) -> Iterator[tuple[Any, ...]]:
-        """For every frame the pictures to encode, one an encoder."""
+    def __call__(self, numbered: Iterable[tuple[int, Any]], tally: Tally) -> Iterator[tuple[Any, ...]]:
+        """For every frame the pictures to encode, one an encoder; what they took is added up."""
         numbered = iter(numbered)
         batch = max(1, min(_LARGEST_BATCH, _BATCH_PIXELS // (self.look.height * self.look.width)))
         while chunk := list(itertools.islice(numbered, batch)):
             for number, frame in chunk:
                 self._check(number, frame)
             pixels = torch.stack([self.look.to_rgb(frame) for _, frame in chunk]).to(self.device)
-            if len(self.encoders) == 1:
-                sr, drawings = self.upscaler(pixels, **self.routing), None
-            else:
-                sr, info = self.upscaler(pixels, **self.routing, return_info=True)
-                drawings = _drawings(sr, info, self.upscaler.num_exits)
+            sr, info = self.upscaler(pixels, **self.routing, return_info=True, scores=False)
+            tally.add(info, self.upscaler.num_exits)
+            drawings = None if len(self.encoders) == 1 else _drawings(sr, info, self.upscaler.num_exits)
             results = resized(sr, self.encoders[0].size).cpu()
             for (_, frame), *pictures in zip(chunk, results, *([] if drawings is None else [drawings]), strict=True):
                 yield tuple(
