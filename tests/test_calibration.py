@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -79,13 +80,28 @@ def test_relative_and_share() -> None:
     assert [MEASURED.share(value) for value in (0.1, 0.5, 1.5, 9)] == [0, 0, 0.5, 1]
 
 
-def test_every_exit_is_timed_once_a_turn() -> None:
+def test_every_run_is_timed_once_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[int] = []
-    runs = [lambda index=index: calls.append(index) for index in range(4)]
-    measured = calibration.measure(runs[:3], runs[3], 10, 100)
-    assert calls == [0, 1, 2, 3] * (1 + calibration.REPEATS)
-    assert len(measured.patch_ms) == 3
-    assert all(value >= 0 for value in (*measured.patch_ms, measured.static_ms))
+    clock = 0.0
+
+    def run(index: int, seconds: float) -> None:
+        nonlocal clock
+        calls.append(index)
+        clock += seconds
+
+    monkeypatch.setattr(calibration.time, "perf_counter", lambda: clock)
+    # ten patches: 10, 20 and 40 ms through one exit, 31 ms mixed where (4 * 0 + 3 * 10 + 3 * 30) / 10 + 10 = 22 ms are due
+    exits, mixed, static = (
+        [partial(run, index, seconds) for index, seconds in enumerate((0.010, 0.020, 0.040))],
+        (partial(run, 3, 0.031), (4, 3, 3)),
+        partial(run, 4, 0.050),
+    )
+    measured = calibration.measure(exits, mixed, static, 10, 100)
+    assert calls == [0, 1, 2, 3, 4] * (1 + calibration.REPEATS)
+    dearer = (31 - 10) / (22 - 10)
+    assert measured.patch_ms == pytest.approx((1, 1 + dearer, 1 + 3 * dearer))
+    assert measured.static_ms == pytest.approx(0.5)
+    assert measured.routed(torch.tensor([4, 3, 3])) == pytest.approx(31)
 
 
 def test_budget_in_milliseconds(cache: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import platform
 import tempfile
@@ -91,21 +90,31 @@ def fingerprint(model: nn.Module) -> str:
 
 
 def measure(
-    exits: Sequence[Callable[[], object]], static: Callable[[], object], patches: int, pixels: int
+    exits: Sequence[Callable[[], object]],
+    mixed: tuple[Callable[[], object], Sequence[int]],
+    static: Callable[[], object],
+    patches: int,
+    pixels: int,
 ) -> Calibration:
-    """Times one image of ``patches`` patches and ``pixels`` pixels through every exit and through the static network.
+    """Times one image of ``patches`` patches and ``pixels`` pixels through every exit, through a mixture, and as a whole.
 
-    The runs take turns, so that a change of the machine's speed meets all of them, and the fastest of each counts.
+    Patches of one exit alone fill their batches; a real image's do not. The mixture, in which exit j is taken so often as
+    ``mixed`` says, tells by how much dearer all exits but bicubic are then. The runs take turns, so that a change of the
+    machine's speed meets all of them, and the fastest of each counts.
     """
-    runs = [*exits, static]
-    fastest = [math.inf] * len(runs)
+    runs = [*exits, mixed[0], static]
+    times: list[list[float]] = [[] for _ in runs]
     for repeat in range(1 + REPEATS):  # the first warms up
         for index, run in enumerate(runs):
             began = time.perf_counter()
             run()
             if repeat > 0:
-                fastest[index] = min(fastest[index], 1e3 * (time.perf_counter() - began))
-    return Calibration(tuple(taken / patches for taken in fastest[:-1]), fastest[-1] / pixels)
+                times[index].append(1e3 * (time.perf_counter() - began))
+    *alone, together, whole = (min(taken) for taken in times)
+    least = min(alone)
+    expected = sum(count * (taken - least) / patches for count, taken in zip(mixed[1], alone, strict=True))
+    dearer = max(1.0, (together - least) / expected) if expected > 0 else 1.0
+    return Calibration(tuple((least + dearer * (taken - least)) / patches for taken in alone), whole / pixels)
 
 
 def load(setting: Setting) -> Calibration | None:
