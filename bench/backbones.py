@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every registered backbone, untrained: one training step, a batch of patches through each of its exits, and a frame whose
-patches all take one exit, scores and blend included, beside the static network.
+"""Every registered backbone, untrained: one training step, a batch of patches through each of its exits, and what a frame
+would take of one exit, scores and blend included, at the price that the exit has in a mixture, beside the static network.
 
 `python bench/backbones.py [--scale 4] [--batch 32] [--patch-size 32] [--device cpu|cuda] [--seconds 1] [--json FILE]`
 """
@@ -70,7 +70,7 @@ def frame_rows(name: str, options: argparse.Namespace, device: torch.device) -> 
             f"{ms / static:.0%} of best static; published cost {paper[depth]:.0%}, "
             f"true MACs {macs[depth]:.0%}, with the overlap {macs[depth] * overlap:.0%}"
         )
-        rows.append(Row(rows[0].case, f"every patch to exit {depth}", Timing(ms, ms, ms, ms, 0), note=note))
+        rows.append(Row(rows[0].case, f"exit {depth} at its price in a mixture", Timing(ms, ms, ms, ms, 0), note=note))
     return rows
 
 

@@ -104,6 +104,7 @@ def attempt(case: str, name: str, call: Callable[[int], Any], device: torch.devi
     seconds = about.pop("seconds", 1.0)
     try:
         return Row(case, name, measure(call, device, seconds=seconds), **about)
+    # what a peer raises where it cannot take the device, the dtype or the size; its row stays, with the reason
     except (RuntimeError, NotImplementedError, ValueError, TypeError, MemoryError, ImportError) as error:
         lines = str(error).strip().splitlines()
         return Row(case, name, None, note=f"{type(error).__name__}: {lines[0][:160] if lines else ''}")

@@ -77,7 +77,8 @@ def true_macs(network: MultiExitNetwork, patch_size: int = 32) -> Tensor:
 
 
 def estimator_macs(estimator: Estimator, height: int, width: int) -> float:
-    """True multiply-accumulates of the estimator over an image of height x width LR pixels."""
+    """True multiply-accumulates of the estimator's layers over an image of height x width LR pixels; `ops.cell_details`, some
+    forty operations a pixel, is not among them."""
     parameter = next(estimator.parameters())
     size = (1, 3, height + 2 * estimator.margin, width + 2 * estimator.margin)
     image = torch.zeros(size, dtype=parameter.dtype, device=parameter.device)
