@@ -12,6 +12,7 @@
 
 #include "blend.h"
 #include "detail.h"
+#include "fsrcnn.h"
 #include "patch_grid.h"
 #include "pixel.h"
 #include "stable.h"
@@ -36,6 +37,15 @@ std::string text(const Parts&... parts) {
 constexpr int64_t max_axis = std::numeric_limits<int32_t>::max() / 4;  // headroom for sums of coordinates in 32 bits
 constexpr int64_t max_scale = 16;
 
+template <int value>
+using Constant = std::integral_constant<int, value>;
+
+// Calls body(Constant<scale>{}) for a scale of 2, 3 or 4.
+template <typename Body>
+void with_scale(int64_t scale, const Body& body) {
+  scale == 2 ? body(Constant<2>{}) : scale == 3 ? body(Constant<3>{}) : body(Constant<4>{});
+}
+
 inline PatchGrid checked_grid(const char* op, int64_t height, int64_t width, int64_t patch_size, int64_t overlap) {
   ENAF_CHECK(height >= 1 && width >= 1 && height <= max_axis && width <= max_axis, op,
              ": expected height and width in [1, ", max_axis, "], got ", height, "x", width);
@@ -59,6 +69,21 @@ inline void check_cells(const Tensor& image) {
     ENAF_CHECK(side >= cell_side && side % cell_side == 0 && side <= max_axis, op,
                ": image: expected sides of 4n + 2, got ", image.size(d));
   }
+}
+
+// What the operators of FSRCNN are given besides where to work.
+inline void check_fsrcnn(const char* op, const Tensor& image, const Tensor& weights, int64_t scale) {
+  ENAF_CHECK(image.size(1) == fsrcnn::colours, op, ": image: expected 3 channels, got ", image.size(1));
+  ENAF_CHECK(scale >= 2 && scale <= 4, op, ": scale: expected 2, 3 or 4, got ", scale);
+  ENAF_CHECK(weights.dim() == 1 && weights.size(0) == fsrcnn::layers().count &&
+                 weights.scalar_type() == ScalarType::Float && weights.device() == image.device(),
+             op, ": weights: expected (", fsrcnn::layers().count, ",) float32 on the image's device");
+}
+
+inline void check_depths(const char* op, const Tensor& offsets, const Tensor& beside) {
+  ENAF_CHECK(offsets.dim() == 1 && offsets.size(0) == fsrcnn::num_tails + 2 &&
+                 offsets.scalar_type() == ScalarType::Long && offsets.device() == beside.device(),
+             op, ": offsets: expected (", fsrcnn::num_tails + 2, ",) int64 on the image's device");
 }
 
 inline void check_index(const char* op, const char* name, const Tensor& index, const Tensor& beside) {

@@ -12,6 +12,12 @@ STABLE_TORCH_LIBRARY(enaf_ext, m) {
   m.def(
       "bicubic_patches(Tensor image, Tensor order, SymInt patch_size, SymInt overlap, SymInt scale, ScalarType dtype, "
       "bool channels_last, bool shuffled) -> Tensor");
+  m.def(
+      "fsrcnn_patches(Tensor image, Tensor order, Tensor offsets, Tensor weights, SymInt patch_size, SymInt overlap, "
+      "SymInt scale) -> Tensor");
+  m.def(
+      "fsrcnn_image(Tensor image, Tensor weights, SymInt scale, SymInt top, SymInt bottom, ScalarType dtype) -> "
+      "Tensor");
   m.def("route_exits(Tensor exit_index, SymInt num_exits) -> (Tensor, Tensor)");
   m.def(
       "fold_patches(Tensor[] patches, Tensor? order, SymInt batch, SymInt height, SymInt width, SymInt patch_size, "

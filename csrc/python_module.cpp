@@ -29,6 +29,10 @@ PYBIND11_MODULE(_C, m) {
         "Compiler, build type, lowest torch the operators run on, torch they were built against, CUDA version and "
         "architectures (empty without CUDA), and why CUDA was left out (empty with CUDA).");
   m.def(
-      "cpu_instructions", [] { return enaf::use_avx2() ? "AVX2" : "baseline"; },
-      "The instruction set that the CPU operators choose on this machine.");
+      "cpu_instructions",
+      [] {
+        const enaf::Registers widest = enaf::widest_registers();
+        return widest == enaf::Registers::avx512 ? "AVX-512" : widest == enaf::Registers::avx2 ? "AVX2" : "baseline";
+      },
+      "The widest instruction set that the CPU operators use on this machine.");
 }

@@ -23,6 +23,8 @@ __all__ = [
     "cell_details",
     "edge_score",
     "fold_patches",
+    "fsrcnn_image",
+    "fsrcnn_patches",
     "gather_patches",
     "route_exits",
     "unfold_patches",
@@ -36,6 +38,7 @@ INTEGRAL = (torch.uint8, torch.uint16)
 SCORED = (*INTEGRAL, torch.float16, torch.bfloat16, torch.float32)
 CELL = 4
 CELL_DETAILS = 21
+FSRCNN_EXITS = 4
 MAX_SCALE = 16
 
 
@@ -201,6 +204,84 @@ def bicubic_patches(
     )
 
 
+def fsrcnn_patches(
+    image: Tensor, grid: PatchGrid, order: Tensor, offsets: Tensor, weights: Tensor, scale: int
+) -> Tensor:
+    """The patches that `order` names through all layers of FSRCNN up to their exits, each while it is in the cache.
+
+    What `gather_patches`, the layers of ``enaf.models.FSRCNN`` and a pixel shuffle give one after another. Zeros surround a
+    patch, as convolutions with padding see it. Of the transposed convolutions only taps that reach a pixel are computed.
+
+    Args:
+        image: (B, 3, H, W), uint8, uint16, float16, bfloat16 or float32, any strides; integers become [0, 1] first.
+        grid: geometry of the patches, in pixels of `image`.
+        order: (M,), int64, patches by descending exit, as `route_exits` sorts them; none of exit 0.
+        offsets: (5,), int64, of `route_exits` for four exits: patch k leaves at exit 3 for k < offsets[3], at exit 2 for
+            k < offsets[2], else at exit 1.
+        weights: (42833,), float32: of every layer its weights, biases and the slope of its activation (1 where it has none), in
+            the order of csrc/fsrcnn.h.
+        scale: 2, 3 or 4.
+
+    Returns:
+        (M, 3, P * scale, P * scale), contiguous, float32, not clamped.
+
+    Raises:
+        TypeError: `image` has another dtype.
+        ValueError: a shape, a device or `scale` does not fit.
+        RuntimeError: a value of `order` is out of range, or `weights` are not those of FSRCNN.
+
+    Notes: sums in float32; deterministic on one machine, in the last bits not from one CPU to another; not differentiable.
+    """
+    _check_image(image, grid, SCORED)
+    _check_index("order", order, image)
+    _check_index("offsets", offsets, image)
+    _check_fsrcnn(image, weights, scale)
+    if offsets.shape[0] != FSRCNN_EXITS + 1:
+        raise ValueError(f"offsets: expected {FSRCNN_EXITS + 1} values, got {offsets.shape[0]}")
+    return torch.ops.enaf_ext.fsrcnn_patches(
+        image.detach(), order, offsets, weights, grid.patch_size, grid.overlap, scale
+    )
+
+
+def fsrcnn_image(
+    image: Tensor,
+    weights: Tensor,
+    scale: int,
+    *,
+    rows: tuple[int, int] | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """Whole images through the full exit of FSRCNN, tile by tile in the cache; no pixel knows of the tiles.
+
+    Args:
+        image: (B, 3, H, W), uint8, uint16, float16, bfloat16 or float32, any strides; integers become [0, 1] first.
+        weights, scale: as for `fsrcnn_patches`.
+        rows: (top, bottom), 0 <= top <= bottom <= H: make only the results of these rows; those around them are seen.
+        dtype: float32 for the plain result; uint8 or uint16 for rint(clamp(y, 0, 1) * max), ties to even, NaN giving 0.
+
+    Returns:
+        (B, 3, (bottom - top) * scale, W * scale), contiguous, of `dtype`.
+
+    Raises:
+        TypeError: a dtype is not supported.
+        ValueError: a shape, a device, `rows` or `scale` does not fit.
+        RuntimeError: `weights` are not those of FSRCNN.
+
+    Notes: as `fsrcnn_patches`; the same bits whatever the rows and the number of threads.
+    """
+    if image.ndim != 4:
+        raise ValueError(f"image: expected (B, 3, H, W), got shape {tuple(image.shape)}")
+    if image.dtype not in SCORED:
+        raise TypeError(f"image: expected one of {', '.join(map(str, SCORED))}, got {image.dtype}")
+    _check_fsrcnn(image, weights, scale)
+    if dtype not in (*INTEGRAL, torch.float32):
+        raise TypeError(f"dtype: expected float32, uint8 or uint16, got {dtype}")
+    top, bottom = (0, image.shape[2]) if rows is None else rows
+    if not 0 <= top <= bottom <= image.shape[2]:
+        raise ValueError(f"rows: expected 0 <= top <= bottom <= {image.shape[2]}, got ({top}, {bottom})")
+    return torch.ops.enaf_ext.fsrcnn_image(image.detach(), weights, scale, top, bottom, dtype)
+
+
 def route_exits(exit_index: Tensor, num_exits: int) -> tuple[Tensor, Tensor]:
     """Sorts patches by descending exit, keeping the order of equals.
 
@@ -332,6 +413,17 @@ def _check_image(image: Tensor, grid: PatchGrid, dtypes: tuple[torch.dtype, ...]
         )
 
 
+def _check_fsrcnn(image: Tensor, weights: Tensor, scale: int) -> None:
+    if image.shape[1] != 3 or 0 in image.shape[2:]:
+        raise ValueError(f"image: expected (B, 3, H, W) and no empty side, got shape {tuple(image.shape)}")
+    if scale not in (2, 3, 4):
+        raise ValueError(f"scale: expected 2, 3 or 4, got {scale}")
+    if weights.dtype != torch.float32:
+        raise TypeError(f"weights: expected float32, got {weights.dtype}")
+    if weights.device != image.device:
+        raise ValueError(f"weights: expected device {image.device}, got {weights.device}")
+
+
 def _check_index(name: str, index: Tensor, beside: Tensor) -> None:
     if index.dtype != torch.int64:
         raise TypeError(f"{name}: expected int64, got {index.dtype}")
@@ -392,6 +484,19 @@ def _(
     else:
         channels = channels * scale * scale
     return _empty(image, (order.shape[0], channels, side, side), dtype, channels_last)
+
+
+@torch.library.register_fake("enaf_ext::fsrcnn_patches")
+def _(
+    image: Tensor, order: Tensor, offsets: Tensor, weights: Tensor, patch_size: int, overlap: int, scale: int
+) -> Tensor:
+    side = patch_size * scale
+    return _empty(image, (order.shape[0], 3, side, side), torch.float32)
+
+
+@torch.library.register_fake("enaf_ext::fsrcnn_image")
+def _(image: Tensor, weights: Tensor, scale: int, top: int, bottom: int, dtype: torch.dtype) -> Tensor:
+    return _empty(image, (image.shape[0], 3, scale * (bottom - top), scale * image.shape[3]), dtype)
 
 
 @torch.library.register_fake("enaf_ext::route_exits")

@@ -12,17 +12,24 @@
 
 namespace enaf {
 
-// ENAF_CPU=baseline in the environment leaves AVX2 alone: both versions give the same bits, and a test says so.
-inline bool use_avx2() {
+enum class Registers { baseline, avx2, avx512 };
+
+// What this CPU has, or less where ENAF_CPU=avx2 or ENAF_CPU=baseline in the environment asks for it.
+inline Registers widest_registers() {
 #if defined(ENAF_HAS_AVX2_VERSION)
-  static const bool use = [] {
+  static const Registers widest = [] {
     const char* wish = std::getenv("ENAF_CPU");
+    const auto wished = [&](char first) { return wish != nullptr && wish[0] == first; };
     // The first Zen splits 256-bit instructions, and pays eight micro-operations where one crosses the halves.
-    return __builtin_cpu_supports("avx2") && !__builtin_cpu_is("znver1") && (wish == nullptr || wish[0] != 'b');
+    const bool wide = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && !__builtin_cpu_is("znver1");
+    if (!wide || wished('b')) {
+      return Registers::baseline;
+    }
+    return __builtin_cpu_supports("avx512f") && !wished('a') ? Registers::avx512 : Registers::avx2;
   }();
-  return use;
+  return widest;
 #else
-  return false;
+  return Registers::baseline;
 #endif
 }
 
@@ -32,14 +39,26 @@ template <typename Body>
 [[gnu::target("avx2"), gnu::flatten, gnu::noinline]] void run_avx2(const Body& body) {
   body();
 }
+
+// With a fused multiply-add, for sums that need not be the same bits everywhere.
+template <typename Body>
+[[gnu::target("avx2,fma"), gnu::flatten, gnu::noinline]] void run_avx2_fma(const Body& body) {
+  body();
+}
+template <typename Body>
+[[gnu::target("avx512f,avx2,fma,prefer-vector-width=512"), gnu::flatten, gnu::noinline]] void run_avx512(
+    const Body& body) {
+  body();
+}
 #endif
 
-// Runs body(), compiled for the widest vectors of this CPU. Its loops belong in functions that body calls with their
-// pointers as restrict parameters: a loop that stores through a captured pointer must reload it every time.
+// Runs body(), compiled for AVX2 where there is AVX2: the same bits as without. Its loops belong in functions that body
+// calls with their pointers as restrict parameters: a loop that stores through a captured pointer must reload it every
+// time.
 template <typename Body>
 inline void vectorised(const Body& body) {
 #if defined(ENAF_HAS_AVX2_VERSION)
-  if (use_avx2()) {
+  if (widest_registers() != Registers::baseline) {
     return run_avx2(body);
   }
 #endif

@@ -62,13 +62,14 @@ class BandBlend:
 
 
 def _pick(parts: list[Tensor], indices: Tensor) -> Tensor:
-    """``torch.cat(parts)[indices]``, channels_last; on a CPU without the whole of the former."""
+    """``torch.cat(parts)[indices]`` in the layout of the parts; on a CPU without the whole of the former."""
+    layout = torch.contiguous_format if parts[0].is_contiguous() else torch.channels_last
     if len(parts) == 1 or parts[0].is_cuda:
-        return torch.cat(parts)[indices].contiguous(memory_format=torch.channels_last)
+        return torch.cat(parts)[indices].contiguous(memory_format=layout)
     patches = [patch for part in parts for patch in part]
     picked = torch.empty(
         (len(indices), *parts[0].shape[1:]), dtype=parts[0].dtype, device=parts[0].device,
-        memory_format=torch.channels_last,
+        memory_format=layout,
     )  # fmt: skip
     for target, index in zip(picked, indices.tolist(), strict=True):
         target.copy_(patches[index])

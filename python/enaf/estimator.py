@@ -62,11 +62,13 @@ class Estimator(nn.Module, ABC):
     Attributes:
         name: registry name.
         margin: LR pixels around a patch that its estimate depends on (a multiple of 4).
+        narrow: names of its layers that may run in half precision.
         num_exits: E.
     """
 
     name: ClassVar[str]
     margin: ClassVar[int] = 0
+    narrow: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, num_exits: int = 4) -> None:
         super().__init__()
@@ -167,6 +169,7 @@ class GainEstimator(Estimator):
 
     name = "gain"
     margin = 12
+    narrow = ("layers",)
 
     def __init__(self, num_exits: int = 4) -> None:
         super().__init__(num_exits)
@@ -192,7 +195,8 @@ class GainEstimator(Estimator):
         """(N, 3, H+24, W+24) -> (N, E, H/4, W/4): natural logarithm of the mean squared error of every cell."""
         colour = self.colour((lr[:, :, 4:-4, 4:-4] - 0.45) * 4)
         inputs = torch.cat([colour, ops.cell_details(lr[:, :, 3:-3, 3:-3])], dim=1)
-        return self.layers(inputs).cumsum(dim=1).clamp(-16, 1)
+        gains = self.layers(inputs.to(next(self.layers.parameters()).dtype)).float()
+        return gains.cumsum(dim=1).clamp(-16, 1)
 
     def features(self, lr: Tensor) -> Tensor:
         return self.log_error(lr).exp()

@@ -9,12 +9,13 @@ from torch import Tensor
 from enaf_ext import ops
 from enaf_ext.grid import PatchGrid
 
-from .models import MultiExitNetwork
+from .models import FusedNetwork, MultiExitNetwork
 
 
 def run_exits(
-    network: MultiExitNetwork, rgb: Tensor, grid: PatchGrid, order: Tensor, running: list[int], batch: int
-) -> list[Tensor]:
+    network: MultiExitNetwork, rgb: Tensor, grid: PatchGrid, order: Tensor, running: list[int], batch: int,
+    fused: FusedNetwork | None = None,
+) -> list[Tensor]:  # fmt: skip
     """Every patch's result, as the network's tails leave it.
 
     Args:
@@ -24,6 +25,7 @@ def run_exits(
         order: (M,) int64, patches by descending exit, as ``ops.route_exits`` gives them.
         running: E+1 integers, how many patches reach each depth.
         batch: patches that a convolution sees at once.
+        fused: the same network as one operator, which then runs in its place.
 
     Returns:
         Tensors of the network's dtype, channels_last, that together hold M patches in the order of ``order``: where they were
@@ -31,7 +33,9 @@ def run_exits(
     """
     dtype = next(network.parameters()).dtype
     parts: list[Tensor] = []
-    for start in range(0, running[1], batch):
+    if fused is not None and running[1] > 0:
+        parts.append(fused.patches(rgb, grid, order[: running[1]], torch.tensor(running, device=rgb.device)))
+    for start in range(0, 0 if fused else running[1], batch):
         stop = min(start + batch, running[1])
         features = lr = ops.gather_patches(rgb, grid, order[start:stop], dtype=dtype, channels_last=True)
         leaving: list[Tensor] = []
@@ -45,10 +49,8 @@ def run_exits(
                 leaving.append(network.tail(depth, features[staying:], lr[staying:active]))
         parts += reversed(leaving)  # who stays longest comes first
     if running[1] < running[0]:
-        bicubic = ops.bicubic_patches(
-            rgb, grid, order[running[1] :], network.scale, dtype=dtype, channels_last=True, shuffled=network.shuffled
-        )
-        parts.append(bicubic)
+        layout = {"channels_last": fused is None, "shuffled": fused is not None or network.shuffled}
+        parts.append(ops.bicubic_patches(rgb, grid, order[running[1] :], network.scale, dtype=dtype, **layout))
     return parts
 
 

@@ -8,6 +8,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
+from .estimator import Estimator
 from .models import Module, MultiExitNetwork, SubPixelTransposedConvolution, channels_last
 
 WORKING_SET = {"cpu": 4 << 20, "cuda": 1 << 30}
@@ -33,6 +34,21 @@ def prepare(module: Module, device: torch.device, dtype: torch.dtype) -> Module:
     if device.type == "cpu" and dtype != torch.float16 and torch.backends.mkldnn.is_available():
         _fuse(module)
     return channels_last(module.to(device, dtype))
+
+
+def prepare_estimator(estimator: Estimator, device: torch.device) -> Estimator:
+    """``prepare`` in float32, but for the layers that may run in bfloat16, on CPUs that multiply in it: half the time, and
+    a hundredth of a decibel in the gains, where the estimates themselves err by one or two."""
+    prepared = prepare(estimator, device, torch.float32)
+    if device.type == "cpu" and _multiplies_bfloat16():
+        for name in estimator.narrow:
+            setattr(prepared, name, prepare(getattr(estimator, name), device, torch.bfloat16))
+    return prepared
+
+
+def _multiplies_bfloat16() -> bool:
+    known = (getattr(torch.cpu, f"_is_{name}_supported", None) for name in ("avx512_bf16", "amx_tile"))
+    return torch.backends.mkldnn.is_available() and any(supported() for supported in known if supported)
 
 
 def batch_size(network: MultiExitNetwork, patch_size: int, device: torch.device) -> int:

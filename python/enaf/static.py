@@ -15,6 +15,8 @@ FEATURE_BYTES = 512 << 20
 """The largest feature map in memory: whole images up to 1920x1080 for networks with 64 channels."""
 TAIL_BYTES = {"cpu": 32 << 20, "cuda": FEATURE_BYTES}
 """The same of a tail, whose features may have the size of the result: on a CPU what the caches hold."""
+RESULT_BYTES = 64 << 20
+"""The largest float32 result in memory of a network that keeps its features to itself."""
 LEAST_ROWS = 16
 RESAMPLING = 2
 """LR pixels to each side that the interpolated input reaches, which some tails add."""
@@ -33,6 +35,15 @@ class StaticNetwork:
         self.trunk_reach, self.tail_reach, self.trunk_bytes, self.tail_bytes = _look(network)
         self.most_tail_bytes = TAIL_BYTES[next(network.parameters()).device.type]
 
+    @property
+    def reach(self) -> int:
+        """LR pixels that the full exit sees to each side."""
+        return self.trunk_reach + self.tail_reach
+
+    def strips_of_result(self, height: int, row_pixels: int) -> Iterator[tuple[int, int]]:
+        """LR rows [first, last) from top to bottom, whose results are all that is in memory."""
+        return _strips(0, height, row_pixels * 12 * self.network.scale**2, RESULT_BYTES)
+
     def run(
         self, read: Callable[[int, int], Tensor], height: int, row_pixels: int, start: int = 0
     ) -> Iterator[tuple[int, Tensor]]:
@@ -47,7 +58,7 @@ class StaticNetwork:
         Yields:
             First LR row, and its SR rows as the network's tail leaves them, not clamped.
         """
-        reach = self.trunk_reach + self.tail_reach
+        reach = self.reach
         for first, last in _strips(start, height, row_pixels * self.trunk_bytes, FEATURE_BYTES):
             top, bottom = max(0, first - reach), min(height, last + reach)
             lr = read(top, bottom)

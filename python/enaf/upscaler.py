@@ -28,8 +28,8 @@ from .cost import CostTable
 from .decision import choose_exits, eta_for_budget
 from .estimator import CELL, Estimator
 from .exits import redo_overflows, run_exits
-from .inference import batch_size, prepare
-from .models import MultiExitNetwork
+from .inference import batch_size, prepare, prepare_estimator
+from .models import FusedNetwork, MultiExitNetwork
 from .pixels import Canvas, as_rgb, blended_dtype, check_image, finish, pixel_shuffle, unit_range
 from .record import Record, Request, Stopwatch, UpscaleInfo
 from .static import StaticNetwork
@@ -65,6 +65,7 @@ class _Engine:
     estimator: Estimator
     device: torch.device
     dtype: torch.dtype
+    fused: FusedNetwork | None = None
     batches: dict[int, int] = field(default_factory=dict)
 
     @cached_property
@@ -316,7 +317,7 @@ class Upscaler:
             rgb, rows = as_rgb(lr), None
             while rows is None:
                 try:
-                    parts = run_exits(network, rgb, band.local, order, running, batch)
+                    parts = run_exits(network, rgb, band.local, order, running, batch, engine.fused)
                     if engine.dtype != torch.float32:
                         redo_overflows(engine.exact, rgb, band.local, order, running, batch, parts)
                     watch.mark("exits")
@@ -471,8 +472,9 @@ class Upscaler:
             if (device, dtype) not in self._engines:
                 network = prepare(self.model.network, device, dtype)
                 exact = network if dtype == torch.float32 else prepare(self.model.network, device, torch.float32)
-                estimator = prepare(self.model.estimator, device, torch.float32)
-                self._engines[device, dtype] = _Engine(network, exact, estimator, device, dtype)
+                estimator = prepare_estimator(self.model.estimator, device)
+                fused = self.model.network.fused(device, dtype)
+                self._engines[device, dtype] = _Engine(network, exact, estimator, device, dtype, fused)
             return self._engines[device, dtype]
 
 
@@ -522,6 +524,13 @@ def _run_static(engine: _Engine, shape: tuple[int, ...], read: Read, write: Writ
     """Images (B, C, H, W) from ``read`` to ``write`` through the full network; from where half precision overflows, in
     float32."""
     whole, like, start, scale = engine.whole, None, 0, engine.network.scale
+    if engine.fused is not None:
+        for first, last in whole.strips_of_result(shape[2], shape[0] * shape[3]):
+            top, bottom = max(0, first - whole.reach), min(shape[2], last + whole.reach)
+            like = read(top, bottom)
+            sr = engine.fused.image(as_rgb(like), rows=(first - top, last - top), dtype=blended_dtype(like))
+            write(first * scale, finish(sr, like))
+        return
 
     def read_rgb(top: int, bottom: int) -> Tensor:
         nonlocal like
