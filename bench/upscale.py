@@ -134,15 +134,26 @@ def shares(upscaler: Upscaler, image: Tensor, eta: float) -> dict[str, float]:
         for _ in range(3):
             upscaler(image, eta)
     groups = dict.fromkeys(("convolutions and activations", "bicubic exit", "our other operators", "the rest"), 0.0)
-    networks = ("convolution", "conv2d", "prelu", "leaky_relu", "cumsum", "avg_pool", "thnn", "mkldnn", "cudnn")
+    networks = (
+        "fsrcnn_",
+        "convolution",
+        "conv2d",
+        "prelu",
+        "leaky_relu",
+        "cumsum",
+        "avg_pool",
+        "thnn",
+        "mkldnn",
+        "cudnn",
+    )
     for event in recorded.key_averages():
         own = event.self_device_time_total if image.is_cuda else event.self_cpu_time_total
         if "bicubic_patches" in event.key:
             groups["bicubic exit"] += own
-        elif "enaf_ext" in event.key:
-            groups["our other operators"] += own
         elif any(name in event.key for name in networks):
             groups["convolutions and activations"] += own
+        elif "enaf_ext" in event.key:
+            groups["our other operators"] += own
         else:
             groups["the rest"] += own
     total = sum(groups.values())

@@ -116,7 +116,10 @@ def test_full_is_what_the_user_gets(model: AdaptiveNetwork, tiling: Tiling) -> N
     model = AdaptiveNetwork(model.network, model.estimator, tiling).eval()
     record = measure(model, photograph(285, 370), PROTOCOLS["full"])
     sr = render(model, record, torch.full((record.num_patches,), 2), PROTOCOLS["full"])
-    assert torch.equal((sr * 255).round(), enaf_ext.upscale(record.lr, model=model, force_exit=2).float())
+    # layers one by one here, all at once there: sums differ in their last bits, which a few values round otherwise
+    difference = ((sr * 255).round() - enaf_ext.upscale(record.lr, model=model, force_exit=2)).abs()
+    assert difference.max() <= 1
+    assert (difference > 0).float().mean() < 1e-4
 
 
 def test_paper_covers_whole_patches_only(record: Record) -> None:

@@ -12,7 +12,9 @@ import torch
 from cases import assert_compiles_once, random_pixels
 from torch import Tensor
 
+from enaf.fused import flat_weights, fused
 from enaf.models import MultiExitNetwork, create_backbone
+from enaf.models.fsrcnn import FSRCNN
 from enaf_ext import _C, ops
 from enaf_ext.grid import PatchGrid
 
@@ -29,7 +31,8 @@ def fsrcnn(scale: int) -> MultiExitNetwork:
 
 
 def flat(network: MultiExitNetwork) -> Tensor:
-    return network.flat_weights()  # type: ignore[operator]  # FSRCNN's own
+    assert isinstance(network, FSRCNN)
+    return flat_weights(network)
 
 
 def unit(image: Tensor) -> Tensor:
@@ -212,6 +215,7 @@ def test_native_entries_reject() -> None:
 def test_a_network_with_slopes_of_its_own_for_each_channel_is_left_to_its_layers() -> None:
     network = create_backbone("fsrcnn")
     network.head[1] = torch.nn.PReLU(56)  # type: ignore[operator, index]  # FSRCNN's own
-    assert network.fused(torch.device("cpu"), torch.float32) is None
-    assert create_backbone("fsrcnn").fused(torch.device("cpu"), torch.bfloat16) is None
-    assert create_backbone("light").fused(torch.device("cpu"), torch.float32) is None
+    cpu = torch.device("cpu")
+    assert fused(network, cpu, torch.float32) is None
+    assert fused(create_backbone("fsrcnn"), cpu, torch.bfloat16) is None
+    assert fused(create_backbone("light"), cpu, torch.float32) is None

@@ -9,7 +9,8 @@ from torch import Tensor
 from enaf_ext import ops
 from enaf_ext.grid import PatchGrid
 
-from .models import FusedNetwork, MultiExitNetwork
+from .fused import FusedNetwork
+from .models import MultiExitNetwork
 
 
 def run_exits(

@@ -28,8 +28,9 @@ from .cost import CostTable
 from .decision import choose_exits, eta_for_budget
 from .estimator import CELL, Estimator
 from .exits import redo_overflows, run_exits
+from .fused import FusedNetwork, fused
 from .inference import batch_size, prepare, prepare_estimator
-from .models import FusedNetwork, MultiExitNetwork
+from .models import MultiExitNetwork
 from .pixels import Canvas, as_rgb, blended_dtype, check_image, finish, pixel_shuffle, unit_range
 from .record import Record, Request, Stopwatch, UpscaleInfo
 from .static import StaticNetwork
@@ -473,8 +474,8 @@ class Upscaler:
                 network = prepare(self.model.network, device, dtype)
                 exact = network if dtype == torch.float32 else prepare(self.model.network, device, torch.float32)
                 estimator = prepare_estimator(self.model.estimator, device)
-                fused = self.model.network.fused(device, dtype)
-                self._engines[device, dtype] = _Engine(network, exact, estimator, device, dtype, fused)
+                whole = fused(self.model.network, device, dtype)
+                self._engines[device, dtype] = _Engine(network, exact, estimator, device, dtype, whole)
             return self._engines[device, dtype]
 
 

@@ -4,14 +4,13 @@
 from importlib import import_module
 from pkgutil import iter_modules
 
-from .multi_exit import FusedNetwork, Module, MultiExitNetwork, SubPixelTransposedConvolution, bicubic, channels_last
+from .multi_exit import Module, MultiExitNetwork, SubPixelTransposedConvolution, bicubic, channels_last
 from .registry import backbone_names, create_backbone, register_backbone
 
 for _module in iter_modules(__path__):
     import_module(f"{__name__}.{_module.name}")
 
 __all__ = [
-    "FusedNetwork",
     "Module",
     "MultiExitNetwork",
     "SubPixelTransposedConvolution",

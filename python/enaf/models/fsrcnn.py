@@ -3,15 +3,11 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import torch
 from torch import Tensor, nn
 
-from enaf_ext import _C, ops
-
 from .initialise import pass_colours, random_convolutions
-from .multi_exit import FusedNetwork, MultiExitNetwork, SubPixelTransposedConvolution
+from .multi_exit import MultiExitNetwork, SubPixelTransposedConvolution
 from .registry import register_backbone
 
 # nine-tap transposed convolutions that give exactly scale * size pixels
@@ -72,47 +68,6 @@ class FSRCNN(MultiExitNetwork):
 
     def tail(self, depth: int, features: Tensor, lr: Tensor) -> Tensor:
         return self.upsample(features) if depth == 3 else self.early_exits[depth - 1](features)
-
-    def fused(self, device: torch.device, dtype: torch.dtype) -> FusedNetwork | None:
-        activations = [layer for layer in self.modules() if isinstance(layer, nn.PReLU)]
-        wide = (
-            device.type == "cpu" and _C.cpu_instructions() != "baseline"
-        )  # where it is faster than the layers one by one
-        if not wide or dtype != torch.float32 or any(layer.num_parameters > 1 for layer in activations):
-            return None
-        weights = self.flat_weights().to(device)
-        return FusedNetwork(
-            patches=partial(ops.fsrcnn_patches, weights=weights, scale=self.scale),
-            image=partial(ops.fsrcnn_image, weights=weights, scale=self.scale),
-        )
-
-    @torch.no_grad()
-    def flat_weights(self) -> Tensor:
-        """All weights as ``ops.fsrcnn_patches`` takes them."""
-        layers: list[tuple[nn.Module, nn.Module | None]] = [
-            (self.head[0], self.head[1]),
-            (self.shrink[0], self.shrink[1]),
-        ]
-        layers += [(layer, None) for layer in self.mapping[:-1]]
-        layers += [(self.mapping[-1], self.mapping_activation)]
-        for tail in self.early_exits:
-            hidden, activation, upsample = tail.children()
-            layers += [(hidden, activation), (upsample, None)]
-        layers += [(self.expand[0], self.expand[1]), (self.upsample, None)]
-        return torch.cat([part.float().flatten() for layer, activation in layers for part in _flat(layer, activation)])
-
-
-def _flat(layer: nn.Module, activation: nn.Module | None) -> tuple[Tensor, Tensor, Tensor]:
-    """Weights with the outputs last, biases, and the slope of the activation behind them."""
-    assert isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)
-    assert layer.bias is not None
-    order = (0, 2, 3, 1) if isinstance(layer, nn.ConvTranspose2d) else (1, 2, 3, 0)
-    slope = torch.ones(1)
-    if isinstance(activation, nn.PReLU):
-        slope = activation.weight
-    elif isinstance(activation, nn.LeakyReLU):
-        slope = torch.tensor([activation.negative_slope])
-    return layer.weight.permute(order), layer.bias, slope
 
 
 @torch.no_grad()

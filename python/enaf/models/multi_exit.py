@@ -4,8 +4,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import ClassVar, NamedTuple, TypeVar
+from typing import ClassVar, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -13,19 +12,6 @@ from torch import Tensor, nn
 
 SHUFFLES = {2: (2,), 3: (3,), 4: (2, 2)}
 """Pixel shuffles by which published networks reach a scale: one after another."""
-
-
-class FusedNetwork(NamedTuple):
-    """A network as operators that run all of its layers at once.
-
-    Attributes:
-        patches: (image, grid, order, offsets) -> pixels (len(order), 3, s*P, s*P) of the named patches at their exits, as
-            ``enaf_ext.ops.fsrcnn_patches``.
-        image: (image, rows=(top, bottom), dtype=...) -> these LR rows of the full exit, as ``enaf_ext.ops.fsrcnn_image``.
-    """
-
-    patches: Callable[..., Tensor]
-    image: Callable[..., Tensor]
 
 
 class MultiExitNetwork(nn.Module, ABC):
@@ -67,10 +53,6 @@ class MultiExitNetwork(nn.Module, ABC):
     @abstractmethod
     def tail(self, depth: int, features: Tensor, lr: Tensor) -> Tensor:
         """Exit ``depth``: features of stage ``depth`` and LR patches to pixels, laid out as ``shuffled`` says."""
-
-    def fused(self, device: torch.device, dtype: torch.dtype) -> FusedNetwork | None:
-        """The network as operators of its own, where there are any for this device and arithmetic."""
-        return None
 
     def backbone_parameters(self) -> list[nn.Parameter]:
         """The parameters of the published network alone, without early exits: what phase 1 trains."""
