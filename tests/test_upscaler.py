@@ -161,7 +161,7 @@ def test_out_of_memory_halves_the_batch_and_gives_the_same_bytes(
     upscaler = enaf_ext.Upscaler(upscaler.model)
     assert torch.equal(upscaler(lr, budget=0.6), expected)
     assert tried[:4] == [12, 6, 3, 3]
-    monkeypatch.setattr(enaf.upscaler, "run_exits", lambda *_: run(10))
+    monkeypatch.setattr(enaf.upscaler, "run_exits", lambda *_: run(None, None, None, None, None, 10))
     with pytest.raises(torch.OutOfMemoryError):
         upscaler(lr, budget=0.6)
 

@@ -32,9 +32,8 @@ class FusedNetwork(NamedTuple):
 
 def fused(network: MultiExitNetwork, device: torch.device, dtype: torch.dtype) -> FusedNetwork | None:
     """The operators for a network as it was trained, on a device and in an arithmetic; None where there are none."""
-    wide = (
-        device.type == "cpu" and _C.cpu_instructions() != "baseline"
-    )  # where they are faster than the layers one by one
+    # below AVX2 the layers one by one are faster
+    wide = device.type == "cpu" and import_module("enaf_ext._C").cpu_instructions() != "baseline"
     if not isinstance(network, FSRCNN) or not wide or dtype != torch.float32:
         return None
     if any(layer.num_parameters > 1 for layer in network.modules() if isinstance(layer, nn.PReLU)):
