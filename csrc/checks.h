@@ -37,15 +37,6 @@ std::string text(const Parts&... parts) {
 constexpr int64_t max_axis = std::numeric_limits<int32_t>::max() / 4;  // headroom for sums of coordinates in 32 bits
 constexpr int64_t max_scale = 16;
 
-template <int value>
-using Constant = std::integral_constant<int, value>;
-
-// Calls body(Constant<scale>{}) for a scale of 2, 3 or 4.
-template <typename Body>
-void with_scale(int64_t scale, const Body& body) {
-  scale == 2 ? body(Constant<2>{}) : scale == 3 ? body(Constant<3>{}) : body(Constant<4>{});
-}
-
 inline PatchGrid checked_grid(const char* op, int64_t height, int64_t width, int64_t patch_size, int64_t overlap) {
   ENAF_CHECK(height >= 1 && width >= 1 && height <= max_axis && width <= max_axis, op,
              ": expected height and width in [1, ", max_axis, "], got ", height, "x", width);

@@ -81,3 +81,21 @@ def test_explains_a_missing_torch(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "torch cannot be imported" in done.stdout
     assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_says_nothing_when_its_reader_has_seen_enough(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    code = "import sys; from enaf.cli import main; sys.exit(main(['doctor']))"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    os.close(writer)
+    assert done.returncode == 1
+    assert done.stderr == ""

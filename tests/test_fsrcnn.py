@@ -185,7 +185,7 @@ def test_patches_reject(changes: dict[str, object], error: type[Exception], mess
         "scale": 4,
     }
     with pytest.raises(error, match=message):
-        ops.fsrcnn_patches(**{**arguments, "scale": 4, **changes})
+        ops.fsrcnn_patches(**{**arguments, **changes})
 
 
 @pytest.mark.parametrize(

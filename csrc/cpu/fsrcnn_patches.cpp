@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// fsrcnn_patches: a thread takes a patch from the image through all layers up to its exit, with every feature map in
-// its own cache. Vectors hold neighbouring pixels of a row, so that no lane is lost on layers of 12 channels; a block
-// of output channels by two vectors stays in registers while its inputs pass by once. Of the transposed convolution
-// only the taps that reach a pixel are computed.
+// fsrcnn_patches and fsrcnn_image: a thread takes a patch or a tile from the image through all layers up to its exit,
+// with every feature map in its own cache. Vectors hold neighbouring pixels of a row, so that no lane is lost on layers
+// of 12 channels; a block of output channels by two vectors stays in registers while its inputs pass by once. Of the
+// transposed convolution only the taps that reach a pixel are computed.
 #include <algorithm>
 #include <atomic>
 #include <functional>
@@ -25,14 +25,13 @@ using fsrcnn::Layer;
 
 constexpr int tile_side = 96;  // pixels of an image that a thread takes at once
 
-constexpr int64_t divide_up(int64_t a, int64_t b) {
-  return (a + b - 1) / b;
-}
+template <int value>
+using Constant = std::integral_constant<int, value>;
 
 // body(0), ..., body(N - 1) with constants, so that what they index stays in registers.
 template <int... I, typename Body>
 inline void unrolled(std::integer_sequence<int, I...>, const Body& body) {
-  (body(std::integral_constant<int, I>{}), ...);
+  (body(Constant<I>{}), ...);
 }
 template <int N, typename Body>
 inline void unrolled(const Body& body) {
@@ -51,7 +50,8 @@ struct Buffer {
   std::vector<float> values;
   Maps maps;
 
-  Buffer(int count, int rows, int columns, int reach) : values() {
+  Buffer(const Buffer&) = delete;  // `maps` points into `values`
+  Buffer(int count, int rows, int columns, int reach) {
     const int64_t row = columns + 2 * reach;
     const int64_t plane = (rows + 2 * reach) * row;
     values.assign(count * plane, 0.0f);
@@ -82,7 +82,7 @@ inline void store_pixels(float* out, const Pack<float, N> (&pixels)[2], int coun
   }
 }
 
-// Outputs [first, first + B) of a convolution at `count` pixels of row `y` from `x` on; `put(output, pixels)` takes
+// Outputs [first, first + B) of a convolution at U::pixels pixels of row `y` from `x` on; `put(output, pixels)` takes
 // each.
 template <typename U, int B, int side, typename Put>
 inline void convolve_block(const Maps& in, int in_width, int out_width, const float* weights, const Layer& layer,
@@ -334,7 +334,7 @@ struct Worker {
 
   template <int index>
   void all_layers(const Target& target) {
-    constexpr int maps = index == 0 ? 2 : 4;
+    constexpr int maps = index == 0 ? fsrcnn::mappings / 2 : fsrcnn::mappings;
     int behind = maps + tail_reach(scale, index);
     head(behind);
     for (int layer = 0; layer < maps; layer += 2) {
@@ -452,16 +452,20 @@ void run_images(const View4<const In>& image, const float* weights, int top, int
   });
 }
 
-// Calls body(Unit) with that of this CPU's registers.
+// Calls body(unit, scale) with the unit of this CPU's registers and the scale, 2, 3 or 4, as a constant. Outputs at
+// once: as many as leave two registers free for the inputs and one for a weight.
 template <typename Body>
-void with_unit(const Body& body) {
+void specialised(int64_t scale, const Body& body) {
+  const auto with = [&](auto unit) {
+    scale == 2 ? body(unit, Constant<2>{}) : scale == 3 ? body(unit, Constant<3>{}) : body(unit, Constant<4>{});
+  };
   switch (widest_registers()) {
     case Registers::avx512:
-      return body(Unit<16, 14>{});
+      return with(Unit<16, 14>{});
     case Registers::avx2:
-      return body(Unit<8, 6>{});
+      return with(Unit<8, 6>{});
     case Registers::baseline:
-      return body(Unit<4, 6>{});
+      return with(Unit<4, 6>{});
   }
 }
 
@@ -483,11 +487,9 @@ Tensor fsrcnn_patches_cpu(const Tensor& image, const Tensor& order, const Tensor
   auto* out = static_cast<float*>(patches.mutable_data_ptr());
   dispatch(ScoredTypes{}, image.scalar_type(), "fsrcnn_patches: image", [&](auto in) {
     using In = typename decltype(in)::type;
-    with_unit([&](auto unit) {
-      with_scale(scale, [&](auto factor) {
-        run_patches<decltype(unit), decltype(factor)::value>(const_view<In>(image), grid, indices, reached, values, out,
-                                                             count);
-      });
+    specialised(scale, [&](auto unit, auto factor) {
+      run_patches<decltype(unit), decltype(factor)::value>(const_view<In>(image), grid, indices, reached, values, out,
+                                                           count);
     });
   });
   return patches;
@@ -509,12 +511,10 @@ Tensor fsrcnn_image_cpu(const Tensor& image, const Tensor& weights, int64_t scal
     using In = typename decltype(in)::type;
     dispatch(Types<uint8_t, uint16_t, float>{}, dtype, "fsrcnn_image: dtype", [&](auto type) {
       using Out = typename decltype(type)::type;
-      with_unit([&](auto unit) {
-        with_scale(scale, [&](auto factor) {
-          run_images<decltype(unit), decltype(factor)::value>(const_view<In>(image), values, static_cast<int>(top),
-                                                              static_cast<int>(bottom),
-                                                              static_cast<Out*>(result.mutable_data_ptr()));
-        });
+      specialised(scale, [&](auto unit, auto factor) {
+        run_images<decltype(unit), decltype(factor)::value>(const_view<In>(image), values, static_cast<int>(top),
+                                                            static_cast<int>(bottom),
+                                                            static_cast<Out*>(result.mutable_data_ptr()));
       });
     });
   });

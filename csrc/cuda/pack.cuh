@@ -111,9 +111,6 @@ ENAF_HOST_DEVICE Out fast_convert_pixel(In x) {
   }
 }
 
-ENAF_HOST_DEVICE int64_t divide_up(int64_t a, int64_t b) {
-  return (a + b - 1) / b;
-}
 ENAF_HOST_DEVICE int64_t at_most(int64_t a, int64_t b) {
   return a < b ? a : b;
 }

@@ -8,13 +8,14 @@ import os
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
+from typing import cast
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from .adaptive import AdaptiveNetwork
+from .adaptive import AdaptiveNetwork, Tiling
 from .estimator import Estimator, create_estimator
 from .models import MultiExitNetwork, create_backbone
 
@@ -127,7 +128,8 @@ def load_model(model: str | os.PathLike[str], scale: int = 4) -> AdaptiveNetwork
     if estimator is None:
         raise ValueError(f"{model}: holds a backbone alone; early exits and estimator have yet to be trained")
     try:
-        return AdaptiveNetwork(network, estimator, header.get("tiling", "seamless")).eval()  # type: ignore[arg-type]  # checked
+        tiling = cast(Tiling, header.get("tiling", "seamless"))  # AdaptiveNetwork looks whether it is one
+        return AdaptiveNetwork(network, estimator, tiling).eval()
     except ValueError as error:
         raise ValueError(f"{model}: {error}") from None
 

@@ -17,7 +17,7 @@ def run_exits(
     network: MultiExitNetwork, rgb: Tensor, grid: PatchGrid, order: Tensor, running: list[int], batch: int,
     fused: FusedNetwork | None = None,
 ) -> list[Tensor]:  # fmt: skip
-    """Every patch's result, as the network's tails leave it.
+    """Every patch's result, as the network's tails leave it, or as pixels where it is ``fused``.
 
     Args:
         network: prepared for its device and dtype.
@@ -29,14 +29,27 @@ def run_exits(
         fused: the same network as one operator, which then runs in its place.
 
     Returns:
-        Tensors of the network's dtype, channels_last, that together hold M patches in the order of ``order``: where they were
-        made, because a copy into one would cost as much as their blend.
+        Tensors of the network's dtype, channels_last (contiguous where ``fused``), that together hold M patches in the order
+        of ``order``: where they were made, because a copy into one would cost as much as their blend.
     """
     dtype = next(network.parameters()).dtype
+    if fused is None:
+        parts = _layer_by_layer(network, rgb, grid, order, running, batch, dtype)
+    else:
+        parts = [fused.patches(rgb, grid, order[: running[1]], torch.tensor(running, device=rgb.device))]
+    if running[1] < running[0]:
+        layout = {"channels_last": fused is None, "shuffled": fused is not None or network.shuffled}
+        parts.append(ops.bicubic_patches(rgb, grid, order[running[1] :], network.scale, dtype=dtype, **layout))
+    return parts
+
+
+def _layer_by_layer(
+    network: MultiExitNetwork, rgb: Tensor, grid: PatchGrid, order: Tensor, running: list[int], batch: int,
+    dtype: torch.dtype,
+) -> list[Tensor]:  # fmt: skip
+    """The patches that take learned exits, ``batch`` of them at a time through stage after stage."""
     parts: list[Tensor] = []
-    if fused is not None and running[1] > 0:
-        parts.append(fused.patches(rgb, grid, order[: running[1]], torch.tensor(running, device=rgb.device)))
-    for start in range(0, 0 if fused else running[1], batch):
+    for start in range(0, running[1], batch):
         stop = min(start + batch, running[1])
         features = lr = ops.gather_patches(rgb, grid, order[start:stop], dtype=dtype, channels_last=True)
         leaving: list[Tensor] = []
@@ -49,9 +62,6 @@ def run_exits(
             if staying < active:
                 leaving.append(network.tail(depth, features[staying:], lr[staying:active]))
         parts += reversed(leaving)  # who stays longest comes first
-    if running[1] < running[0]:
-        layout = {"channels_last": fused is None, "shuffled": fused is not None or network.shuffled}
-        parts.append(ops.bicubic_patches(rgb, grid, order[running[1] :], network.scale, dtype=dtype, **layout))
     return parts
 
 

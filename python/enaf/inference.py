@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import copy
+from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -85,7 +86,7 @@ class _FusedConvolution(nn.Conv2d):
             layer = layer.as_convolution()
         # without memory: the weights are those of `layer`
         sizes = (layer.in_channels, layer.out_channels, layer.kernel_size[0])
-        fused = cls(*sizes, layer.stride[0], layer.padding, groups=layer.groups, device="meta")  # type: ignore[arg-type]  # pairs
+        fused = cls(*sizes, layer.stride[0], int(layer.padding[0]), groups=layer.groups, device="meta")
         fused.weight, fused.bias = layer.weight, layer.bias
         fused.activation, fused.slope = "none", []
         if isinstance(activation, nn.ReLU):
@@ -117,10 +118,10 @@ def _fuse(module: nn.Module) -> None:
         if behind and isinstance(behind[0][1], _ACTIVATIONS) and _is_uniform(behind[0][1]):
             activation = behind[0][1]
             setattr(module, behind[0][0], nn.Identity())
-        setattr(module, name, _FusedConvolution.of(layer, activation))  # type: ignore[arg-type]  # checked
+        setattr(module, name, _FusedConvolution.of(layer, activation))
 
 
-def _is_plain_convolution(layer: nn.Module) -> bool:
+def _is_plain_convolution(layer: nn.Module) -> TypeGuard[nn.Conv2d | SubPixelTransposedConvolution]:
     if isinstance(layer, SubPixelTransposedConvolution):
         return True
     return (

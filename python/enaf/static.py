@@ -42,7 +42,8 @@ class StaticNetwork:
 
     def strips_of_result(self, height: int, row_pixels: int) -> Iterator[tuple[int, int]]:
         """LR rows [first, last) from top to bottom, whose results are all that is in memory."""
-        return _strips(0, height, row_pixels * 12 * self.network.scale**2, RESULT_BYTES)
+        pixel_bytes = 3 * 4 * self.network.scale**2  # three float32 colours of every SR pixel
+        return _strips(0, height, row_pixels * pixel_bytes, RESULT_BYTES)
 
     def run(
         self, read: Callable[[int, int], Tensor], height: int, row_pixels: int, start: int = 0

@@ -522,16 +522,20 @@ def _sample(job: _Job) -> tuple[Tensor, Tensor]:
 
 
 def _run_static(engine: _Engine, shape: tuple[int, ...], read: Read, write: Write) -> None:
-    """Images (B, C, H, W) from ``read`` to ``write`` through the full network; from where half precision overflows, in
-    float32."""
+    """Images (B, C, H, W) from ``read`` to ``write`` through the full network."""
+    if engine.fused is None:
+        return _run_static_layers(engine, shape, read, write)
+    whole = engine.whole
+    for first, last in whole.strips_of_result(shape[2], shape[0] * shape[3]):
+        top, bottom = max(0, first - whole.reach), min(shape[2], last + whole.reach)
+        lr = read(top, bottom)
+        sr = engine.fused.image(as_rgb(lr), rows=(first - top, last - top), dtype=blended_dtype(lr))
+        write(first * engine.network.scale, finish(sr, lr))
+
+
+def _run_static_layers(engine: _Engine, shape: tuple[int, ...], read: Read, write: Write) -> None:
+    """The same layer by layer; from where half precision overflows, in float32."""
     whole, like, start, scale = engine.whole, None, 0, engine.network.scale
-    if engine.fused is not None:
-        for first, last in whole.strips_of_result(shape[2], shape[0] * shape[3]):
-            top, bottom = max(0, first - whole.reach), min(shape[2], last + whole.reach)
-            like = read(top, bottom)
-            sr = engine.fused.image(as_rgb(like), rows=(first - top, last - top), dtype=blended_dtype(like))
-            write(first * scale, finish(sr, like))
-        return
 
     def read_rgb(top: int, bottom: int) -> Tensor:
         nonlocal like

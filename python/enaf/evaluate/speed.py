@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from enaf.degradation import downsample
-from enaf.models import MultiExitNetwork, SubPixelTransposedConvolution
+from enaf.models import MultiExitNetwork, SubPixelTransposedConvolution, channels_last
 from enaf.upscaler import Upscaler
 
 ETAS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
@@ -51,7 +51,7 @@ def plain(network: MultiExitNetwork, compiled: bool = False) -> Callable[[Tensor
         if isinstance(module, SubPixelTransposedConvolution):
             module.__class__ = nn.ConvTranspose2d  # type: ignore[assignment]  # whose parameters it has
         if compiled and isinstance(module, nn.Conv2d):
-            module.to(memory_format=layout)  # type: ignore[call-overload]  # not in the stubs
+            channels_last(module)
     depth = network.num_exits - 1
 
     def forward(image: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from enaf.upscaler import UpscaleInfo, Upscaler
 
 from .alpha import REACH, fill_hidden, within_neighbourhood
 from .resizing import RowResizer, Sink
-from .settings import Settings
+from .settings import Routing, Settings
 
 _ALPHA_BAND = 256
 
@@ -67,7 +67,7 @@ def upscale_rows(
 
     sink: Sink = put if wanted == native else RowResizer(native, wanted, put)
     dtype = None if settings.dtype is None else getattr(torch, settings.dtype)
-    routing = dict(settings.routing)
+    routing = settings.routing
 
     with tempfile.TemporaryFile(dir=scratch) as spool:
         alpha = _alpha(source) if layout.has_alpha else None
@@ -98,7 +98,7 @@ def upscale_rows(
             sink(rows)
             advanced(rows.shape[1] // scale)
 
-        return upscaler.stream(read, shape, take, device=device, dtype=dtype, **routing)  # type: ignore[arg-type]  # by name
+        return upscaler.stream(read, shape, take, device=device, dtype=dtype, **routing)
 
 
 def _planes(rows: np.ndarray) -> Tensor:
@@ -122,7 +122,7 @@ def _spool_alpha(
     upscaler: Upscaler,
     device: str,
     dtype: torch.dtype | None,
-    routing: dict[str, float | int | None],
+    routing: Routing,
 ) -> None:
     """Upscales the opacity into a file without a name, from which the colours' rows will fetch theirs."""
 
@@ -131,6 +131,6 @@ def _spool_alpha(
 
     shape = (1, alpha.shape[1], alpha.shape[2])
     upscaler.stream(
-        lambda top, bottom: alpha[:, top:bottom].contiguous(), shape, keep, device=device, dtype=dtype, **routing  # type: ignore[arg-type]  # by name
+        lambda top, bottom: alpha[:, top:bottom].contiguous(), shape, keep, device=device, dtype=dtype, **routing
     )  # fmt: skip
     spool.seek(0)

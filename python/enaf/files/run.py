@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -190,7 +191,7 @@ class _Run:
 
     def _video(self, result: FileResult, job: Job, listener: Listener) -> FileResult:
         settings = self.settings
-        routing = dict(settings.routing)
+        routing: dict[str, Any] = {**settings.routing}
         if settings.dtype is not None:
             routing["dtype"] = getattr(torch, settings.dtype)
         before, megapixels = 0, 0.0
@@ -288,7 +289,8 @@ def usable_device(device: str) -> str:
     name = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     try:
         torch.empty(0, device=name)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:  # an AssertionError where CUDA is missing
+    # a name that is none: RuntimeError; a device without kernels: NotImplementedError; a torch without CUDA: AssertionError
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ValueError(f"device: {str(error).splitlines()[0]}") from None
     return name
 
@@ -310,4 +312,4 @@ def check_request(upscaler: Upscaler, settings: Settings) -> None:
         and settings.force_exit is None
     ):
         routing["budget_ms"] = None  # in order, and using it would measure the device
-    upscaler(torch.zeros(3, 1, 1, dtype=torch.uint8), **routing)  # type: ignore[call-overload]  # by name
+    upscaler(torch.zeros(3, 1, 1, dtype=torch.uint8), **routing)

@@ -10,11 +10,24 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TypedDict
 
 from enaf import video
 from enaf.checkpoint import model_header, shipped_models
 from enaf.image_io import WRITABLE, Layout
 from enaf.image_io.metadata import KINDS
+
+
+class Routing(TypedDict):
+    """Keywords of the upscaler."""
+
+    eta: float
+    gamma: float
+    budget: float | None
+    budget_ms: float | None
+    force_exit: int | None
+    patch_size: int
+    overlap: int
 
 
 @dataclass(frozen=True)
@@ -43,10 +56,17 @@ class Settings:
         return None if self.format is None else "." + self.format
 
     @property
-    def routing(self) -> dict[str, float | int | None]:
+    def routing(self) -> Routing:
         """The keywords of the upscaler that choose exits."""
-        names = ("eta", "gamma", "budget", "budget_ms", "force_exit", "patch_size", "overlap")
-        return {name: getattr(self, name) for name in names}
+        return {
+            "eta": self.eta,
+            "gamma": self.gamma,
+            "budget": self.budget,
+            "budget_ms": self.budget_ms,
+            "force_exit": self.force_exit,
+            "patch_size": self.patch_size,
+            "overlap": self.overlap,
+        }
 
     def target_size(self, height: int, width: int) -> tuple[int, int]:
         """(height, width) of the result of an input of this size."""

@@ -66,7 +66,8 @@ def parse(data: bytes | mmap.mmap, *, strict: bool = False) -> Directory:
     Raises:
         ValueError: a header that is none, or a first directory outside the data.
     """
-    order: Order | None = {b"II": "<", b"MM": ">"}.get(bytes(data[:2]))  # type: ignore[assignment]  # mypy widens the literals
+    orders: dict[bytes, Order] = {b"II": "<", b"MM": ">"}
+    order = orders.get(bytes(data[:2]))
     if order is None or len(data) < 8:
         raise ValueError("not a TIFF header")
     magic = struct.unpack(order + "H", data[2:4])[0]

@@ -94,7 +94,7 @@ Module = TypeVar("Module", bound=nn.Module)
 
 def channels_last(module: Module) -> Module:
     """``module`` with its convolutions' weights laid out for channels_last images, in place."""
-    return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in the stubs
+    return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack memory_format
 
 
 def bicubic(lr: Tensor, scale: int) -> Tensor:
