@@ -60,7 +60,7 @@ class ViewServer(ThreadingHTTPServer):
     def handle_error(self, request: object, client_address: object) -> None:
         """A browser that goes away in the middle of an answer is no error."""
         if not isinstance(sys.exc_info()[1], ConnectionError):
-            super().handle_error(request, client_address)  # type: ignore[arg-type]
+            super().handle_error(request, client_address)  # type: ignore[arg-type]  # passed on as it came
 
     def tile(self, source: str, level: int, column: int, row: int) -> bytes | None:
         """A lossless WebP of at most ``TILE`` pixels a side, or None outside the image."""
