@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor
 
 import enaf.static
 import enaf_ext
 from enaf.adaptive import AdaptiveNetwork
-from enaf.estimator import create_estimator
+from enaf.estimator import PaperEstimator, create_estimator
 from enaf.inference import batch_size, prepare
 from enaf.models import backbone_names, create_backbone
 from enaf.pixels import pixel_shuffle
@@ -59,6 +60,27 @@ def test_pixel_shuffle(dtype: torch.dtype, scale: int) -> None:
     expected = torch.nn.functional.pixel_shuffle(image.double(), scale).to(dtype)  # torch's own knows no uint16
     for layout in (torch.contiguous_format, torch.channels_last):
         assert torch.equal(pixel_shuffle(image.contiguous(memory_format=layout), scale), expected)
+
+
+@pytest.mark.parametrize(("exit_of_smooth", "looked_at", "static"), [(3, [2], [0]), (0, [2, 8], [])])
+def test_where_the_smoothest_patches_cost_too_much_no_other_is_looked_at(
+    exit_of_smooth: int, looked_at: list[int], static: list[int]
+) -> None:
+    looks = []
+
+    class OfTwoKinds(PaperEstimator):
+        def forward(self, lr: Tensor) -> Tensor:
+            looks.append(len(lr))
+            smooth = lr.std(dim=(1, 2, 3)) < 0.1
+            return 30 + 5 * torch.nn.functional.one_hot(torch.where(smooth, exit_of_smooth, 3), 4).float()
+
+    lr = torch.randint(0, 256, (3, 300, 300), dtype=torch.uint8)
+    lr[:, :150] = 100
+    upscaler = enaf_ext.Upscaler(AdaptiveNetwork(create_backbone("fsrcnn"), OfTwoKinds()).eval())
+    looks.clear()  # those that counted its cost
+    _, info = upscaler(lr, eta=0.5, return_info=True, scores=False)
+    assert looks == looked_at
+    assert info.static == static
 
 
 def test_routing_gives_way_where_it_costs_more() -> None:

@@ -62,7 +62,10 @@ def test_any_size_and_dtype(upscaler: enaf_ext.Upscaler, shape: tuple[int, ...],
         assert float(sr.max()) <= 1
 
 
-def test_flow_equals_the_slow_one(model: AdaptiveNetwork, upscaler: enaf_ext.Upscaler) -> None:
+def test_flow_equals_the_slow_one(
+    model: AdaptiveNetwork, upscaler: enaf_ext.Upscaler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(enaf.upscaler, "LARGEST_SHARE", float("inf"))  # routed, whatever it costs
     lr = image(2, 3, 171, 225)
     sr, info = upscaler(lr, eta=1.5, gamma=1.2, return_info=True)
     grid = PatchGrid(171, 225)
@@ -129,6 +132,7 @@ def test_every_backbone_mixes_exits(name: str) -> None:
 def test_same_bytes_whatever_the_batch_and_the_band(
     upscaler: enaf_ext.Upscaler, batch: int, band: int, layout: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(enaf.upscaler, "LARGEST_SHARE", float("inf"))  # routed, whatever it costs
     lr = image(2, 3, 150, 200).float() / 255
     if layout == "channels_last":
         lr = lr.contiguous(memory_format=torch.channels_last)

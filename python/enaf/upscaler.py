@@ -44,6 +44,9 @@ BAND_PATCHES = {"cpu": 128, "cuda": 4096}
 SAMPLED, LEAST_SAMPLED = 24, 8
 """Of so many patches one is looked at to predict whether routing pays, but of every image so many."""
 
+FIRST_SAMPLED = 2
+"""Of the sampled patches the smoothest, so many: where they cost too much already, a CPU does not look at the others."""
+
 LARGEST_SHARE = 1.0
 """Of the full network's multiply-accumulates, up to which an image is routed."""
 
@@ -384,12 +387,23 @@ class Upscaler:
         if request.force_exit is not None or limited or always_tiled:
             return []
         if record.scored:
-            psnr_db, edge_score = record.psnr_db.flatten(1, 2), record.edge_score.flatten(1)
-        else:
-            psnr_db, edge_score = _sample(job)
+            return self._too_dear(job, eta, record.psnr_db.flatten(1, 2), record.edge_score.flatten(1))
+        windows, edge_score = _sample(job)
+        first: list[int] = []
+        if job.engine.device.type == "cpu" and edge_score.shape[1] < grid.num_patches:
+            few = slice(FIRST_SAMPLED)
+            first = self._too_dear(job, eta, _predict(job, windows[:, few]), edge_score[:, few])
+        if len(first) == len(job.images):
+            return first
+        every = self._too_dear(job, eta, _predict(job, windows), edge_score)
+        return [image for image in job.images if image in first or image in every]
+
+    def _too_dear(self, job: _Job, eta: float, psnr_db: Tensor, edge_score: Tensor) -> list[int]:
+        """The images that routing would make dearer than the full network, by these scores (B, n, E) and (B, n) of theirs."""
+        request, grid = job.request, job.grid
         cost, measured = self._relative_cost(job), self._measured(job)
         chosen = choose_exits(psnr_db.flatten(0, 1), edge_score.flatten(), cost, eta, request.gamma)
-        static = []
+        dear = []
         for image, exits in zip(job.images, chosen.view(edge_score.shape).cpu(), strict=True):
             counts = exits.bincount(minlength=self.num_exits) * (grid.num_patches / len(exits))
             if measured is None:
@@ -397,8 +411,8 @@ class Upscaler:
             else:
                 routed, whole = measured.routed(counts), measured.static_ms * grid.height * grid.width
             if routed > whole:
-                static.append(image)
-        return static
+                dear.append(image)
+        return dear
 
     def calibration(
         self,
@@ -498,27 +512,33 @@ def _score_all(job: _Job) -> None:
 
 
 def _sample(job: _Job) -> tuple[Tensor, Tensor]:
-    """Predicted PSNR (B, n, E) and edge scores (B, n) of about one patch in ``SAMPLED``."""
-    grid, estimator = job.grid, job.engine.estimator
-    margin, size = estimator.margin, grid.patch_size
-    window = torch.arange(-margin, size + margin, device=job.engine.device)
+    """About one patch in ``SAMPLED``, those of an image by their edge scores (B, n): windows (B, n, C, P+2m, P+2m)."""
+    grid, margin, size = job.grid, job.engine.estimator.margin, job.grid.patch_size
     count = min(grid.num_patches, max(LEAST_SAMPLED, grid.num_patches // SAMPLED))
-    windows = []
-    for index in range(count):
-        if count == grid.num_patches:
-            row, col = divmod(index, grid.cols)
-        else:  # rows in turn, columns by the golden ratio: spread over the image whatever its grid
-            row, col = (2 * index + 1) * grid.rows // (2 * count), int(index * 0.618034 % 1 * grid.cols)
-        band = Band(grid, row, row + 1, margin)
-        lr = job.rows(band)
-        rows = (band.top + window).clamp_(0, grid.height - 1) - (band.top - band.above)
-        cols = (col * grid.stride + window).clamp_(0, grid.width - 1)
-        windows.append(lr[:, :, rows[:, None], cols])
-    sampled = torch.stack(windows, dim=1).flatten(0, 1)
-    inner = sampled[..., margin : margin + size, margin : margin + size].contiguous()
-    edge_score = ops.edge_score(inner, PatchGrid(size, size, size, 0))
-    psnr_db = estimator(unit_range(as_rgb(sampled)).contiguous(memory_format=torch.channels_last))
-    return psnr_db.view(len(job.images), len(windows), -1), edge_score.view(len(job.images), -1)
+    index = torch.arange(count)
+    if count == grid.num_patches:
+        row, col = index // grid.cols, index % grid.cols
+    else:  # rows in turn, columns by the golden ratio: spread over the image whatever its grid
+        row, col = (2 * index + 1) * grid.rows // (2 * count), (index * 0.618034 % 1 * grid.cols).long()
+    window = torch.arange(-margin, size + margin)
+    rows = (row[:, None] * grid.stride + window).clamp_(0, grid.height - 1)
+    cols = (col[:, None] * grid.stride + window).clamp_(0, grid.width - 1)
+    tops = rows[:, 0].tolist()
+    places = (rows - rows[:, :1]).to(job.engine.device)[:, :, None], cols.to(job.engine.device)[:, None]
+    windows = [
+        job.read(top, bottom + 1)[:, :, below, right]
+        for top, bottom, below, right in zip(tops, rows[:, -1].tolist(), *places, strict=True)
+    ]
+    sampled = torch.stack(windows, dim=1)
+    inner = sampled[..., margin : margin + size, margin : margin + size].flatten(0, 1).contiguous()
+    edge_score, order = ops.edge_score(inner, PatchGrid(size, size, size, 0)).view(-1, count).sort(dim=1, stable=True)
+    return torch.stack([image[places] for image, places in zip(sampled, order, strict=True)]), edge_score
+
+
+def _predict(job: _Job, windows: Tensor) -> Tensor:
+    """PSNR (B, n, E) of the patches in windows (B, n, C, P+2m, P+2m)."""
+    pixels = unit_range(as_rgb(windows.flatten(0, 1))).contiguous(memory_format=torch.channels_last)
+    return job.engine.estimator(pixels).view(*windows.shape[:2], -1)
 
 
 def _run_static(engine: _Engine, shape: tuple[int, ...], read: Read, write: Write) -> None:
