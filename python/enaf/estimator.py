@@ -62,7 +62,7 @@ class Estimator(nn.Module, ABC):
     Attributes:
         name: registry name.
         margin: LR pixels around a patch that its estimate depends on (a multiple of 4).
-        narrow: names of its layers that may run in half precision.
+        narrow: names of its sequences of layers of which all but the last may run in half precision.
         num_exits: E.
     """
 
@@ -195,7 +195,7 @@ class GainEstimator(Estimator):
         """(N, 3, H+24, W+24) -> (N, E, H/4, W/4): natural logarithm of the mean squared error of every cell."""
         colour = self.colour((lr[:, :, 4:-4, 4:-4] - 0.45) * 4)
         inputs = torch.cat([colour, ops.cell_details(lr[:, :, 3:-3, 3:-3])], dim=1)
-        gains = self.layers(inputs.to(next(self.layers.parameters()).dtype)).float()
+        gains = self.layers(inputs.to(next(self.layers.parameters()).dtype))
         return gains.cumsum(dim=1).clamp(-16, 1)
 
     def features(self, lr: Tensor) -> Tensor:
