@@ -51,6 +51,22 @@ inline PatchGrid checked_image_grid(const char* op, const Tensor& image, int64_t
   return checked_grid(op, image.size(2), image.size(3), patch_size, overlap);
 }
 
+// Whether patches that an operator is to fill are channels_last; planar and without gaps otherwise.
+inline bool checked_target(const char* op, const Tensor& patches, const Tensor& image, const Tensor& order,
+                           int64_t channels, int64_t side) {
+  ENAF_CHECK(patches.dim() == 4 && patches.size(0) == order.size(0) && patches.size(1) == channels &&
+                 patches.size(2) == side && patches.size(3) == side,
+             op, ": patches: expected (", order.size(0), ", ", channels, ", ", side, ", ", side, ")");
+  ENAF_CHECK(patches.device() == image.device(), op, ": patches: expected the device of the image");
+  const bool channels_last = patches.stride(1) == 1;
+  const int64_t pixel = channels_last ? channels : 1;
+  const bool dense = (side == 1 || (patches.stride(3) == pixel && patches.stride(2) == pixel * side)) &&
+                     (channels == 1 || channels_last || patches.stride(1) == side * side) &&
+                     (patches.size(0) == 1 || patches.stride(0) == channels * side * side);
+  ENAF_CHECK(dense || patches.numel() == 0, op, ": patches: expected contiguous or channels_last");
+  return channels_last;
+}
+
 // An image of whole cells with a margin of one pixel.
 inline void check_cells(const Tensor& image) {
   const char* op = "cell_details";

@@ -166,6 +166,7 @@ def bicubic_patches(
     dtype: torch.dtype | None = None,
     channels_last: bool = False,
     shuffled: bool = True,
+    out: Tensor | None = None,
 ) -> Tensor:
     """The patches that `order` names, enlarged by bicubic interpolation: the cheapest exit.
 
@@ -180,9 +181,11 @@ def bicubic_patches(
         dtype: floating dtype of the result; None is that of a floating `image` and float32 for an integral one.
         channels_last: lay the result out as torch.channels_last.
         shuffled: give images; False gives the layout before a pixel shuffle, `pixel_unshuffle(images, scale)`.
+        out: write into this tensor of the result's shape, contiguous or channels_last; its dtype and layout then count. None
+            makes a new one, whose memory a CPU has to map first, which can take longer than filling it.
 
     Returns:
-        (M, C, P * scale, P * scale), or (M, C * scale**2, P, P) if not `shuffled`, of `dtype`.
+        (M, C, P * scale, P * scale), or (M, C * scale**2, P, P) if not `shuffled`, of `dtype`; `out` where it is given.
 
     Raises:
         TypeError: a dtype is not supported.
@@ -199,13 +202,24 @@ def bicubic_patches(
         dtype = image.dtype if image.dtype in FLOATING else torch.float32
     if dtype not in FLOATING:
         raise TypeError(f"dtype: expected a floating dtype, got {dtype}")
-    return torch.ops.enaf_ext.bicubic_patches(
-        image.detach(), order, grid.patch_size, grid.overlap, scale, dtype, channels_last, shuffled
-    )
+    side, in_block = (grid.patch_size * scale, 1) if shuffled else (grid.patch_size, scale * scale)
+    shape = (order.shape[0], image.shape[1] * in_block, side, side)
+    if out is None:
+        out = _empty(image, shape, dtype, channels_last)
+    _check_out(out, shape, FLOATING)
+    torch.ops.enaf_ext.bicubic_patches(out, image.detach(), order, grid.patch_size, grid.overlap, scale, shuffled)
+    return out
 
 
 def fsrcnn_patches(
-    image: Tensor, grid: PatchGrid, order: Tensor, offsets: Tensor, weights: Tensor, scale: int
+    image: Tensor,
+    grid: PatchGrid,
+    order: Tensor,
+    offsets: Tensor,
+    weights: Tensor,
+    scale: int,
+    *,
+    out: Tensor | None = None,
 ) -> Tensor:
     """The patches that `order` names through all layers of FSRCNN up to their exits, each while it is in the cache.
 
@@ -221,9 +235,10 @@ def fsrcnn_patches(
         weights: (42833,), float32: of every layer its weights, biases and the slope of its activation (1 where it has none), in
             the order of csrc/fsrcnn.h.
         scale: 2, 3 or 4.
+        out: write into this contiguous float32 tensor of the result's shape; see `bicubic_patches`.
 
     Returns:
-        (M, 3, P * scale, P * scale), contiguous, float32, not clamped.
+        (M, 3, P * scale, P * scale), contiguous, float32, not clamped; `out` where it is given.
 
     Raises:
         TypeError: `image` has another dtype.
@@ -238,9 +253,14 @@ def fsrcnn_patches(
     _check_fsrcnn(image, weights, scale)
     if offsets.shape[0] != FSRCNN_EXITS + 1:
         raise ValueError(f"offsets: expected {FSRCNN_EXITS + 1} values, got {offsets.shape[0]}")
-    return torch.ops.enaf_ext.fsrcnn_patches(
-        image.detach(), order, offsets, weights, grid.patch_size, grid.overlap, scale
+    shape = (order.shape[0], image.shape[1], grid.patch_size * scale, grid.patch_size * scale)
+    if out is None:
+        out = _empty(image, shape, torch.float32)
+    _check_out(out, shape, (torch.float32,))
+    torch.ops.enaf_ext.fsrcnn_patches(
+        out, image.detach(), order, offsets, weights, grid.patch_size, grid.overlap, scale
     )
+    return out
 
 
 def fsrcnn_image(
@@ -413,6 +433,13 @@ def _check_image(image: Tensor, grid: PatchGrid, dtypes: tuple[torch.dtype, ...]
         )
 
 
+def _check_out(out: Tensor, shape: tuple[int, ...], dtypes: tuple[torch.dtype, ...]) -> None:
+    if out.shape != shape:
+        raise ValueError(f"out: expected shape {tuple(shape)}, got {tuple(out.shape)}")
+    if out.dtype not in dtypes:
+        raise TypeError(f"out: expected one of {', '.join(map(str, dtypes))}, got {out.dtype}")
+
+
 def _check_fsrcnn(image: Tensor, weights: Tensor, scale: int) -> None:
     if image.shape[1] != 3 or 0 in image.shape[2:]:
         raise ValueError(f"image: expected (B, 3, H, W) and no empty side, got shape {tuple(image.shape)}")
@@ -468,30 +495,13 @@ def _(image: Tensor, order: Tensor, patch_size: int, overlap: int, dtype: torch.
 
 
 @torch.library.register_fake("enaf_ext::bicubic_patches")
-def _(
-    image: Tensor,
-    order: Tensor,
-    patch_size: int,
-    overlap: int,
-    scale: int,
-    dtype: torch.dtype,
-    channels_last: bool,
-    shuffled: bool,
-) -> Tensor:
-    channels, side = image.shape[1], patch_size
-    if shuffled:
-        side = side * scale
-    else:
-        channels = channels * scale * scale
-    return _empty(image, (order.shape[0], channels, side, side), dtype, channels_last)
+def _(*_: object) -> None:
+    return None
 
 
 @torch.library.register_fake("enaf_ext::fsrcnn_patches")
-def _(
-    image: Tensor, order: Tensor, offsets: Tensor, weights: Tensor, patch_size: int, overlap: int, scale: int
-) -> Tensor:
-    side = patch_size * scale
-    return _empty(image, (order.shape[0], 3, side, side), torch.float32)
+def _(*_: object) -> None:
+    return None
 
 
 @torch.library.register_fake("enaf_ext::fsrcnn_image")

@@ -61,11 +61,37 @@ def test_not_a_number_spreads_no_farther_than_its_taps(device: torch.device) -> 
         assert torch.equal(patches.isnan(), reference.bicubic_patches(image, grid, order, 4, **options).isnan())
 
 
+def test_into_given_memory(device: torch.device) -> None:
+    image, order = random_pixels((2, 3, 13, 17), torch.uint8, device), torch.tensor([3, 0, 5], device=device)
+    grid = PatchGrid(13, 17, 8, 2)
+    for shuffled in (True, False):
+        expected = ops.bicubic_patches(image, grid, order, 4, shuffled=shuffled)
+        for layout in (torch.contiguous_format, torch.channels_last):
+            out = torch.full_like(expected, -1, memory_format=layout)
+            assert ops.bicubic_patches(image, grid, order, 4, shuffled=shuffled, out=out) is out
+            assert torch.equal(out, expected)
+
+
+def test_rejects_memory_that_does_not_fit() -> None:
+    image, order, grid = torch.rand(1, 3, 8, 8), torch.tensor([0, 3]), PatchGrid(8, 8, 4, 0)
+    with pytest.raises(ValueError, match=r"out: expected shape \(2, 3, 16, 16\), got \(1, 3, 16, 16\)"):
+        ops.bicubic_patches(image, grid, order, 4, out=torch.empty(1, 3, 16, 16))
+    with pytest.raises(TypeError, match=r"out: expected one of .*, got torch\.uint8"):
+        ops.bicubic_patches(image, grid, order, 4, out=torch.empty(2, 3, 16, 16, dtype=torch.uint8))
+    with pytest.raises(RuntimeError, match="bicubic_patches: patches: expected contiguous or channels_last"):
+        ops.bicubic_patches(image, grid, order, 4, out=torch.empty(2, 3, 16, 32)[..., ::2])
+    with pytest.raises(RuntimeError, match="bicubic_patches: patches: expected contiguous or channels_last"):
+        ops.bicubic_patches(image, grid, order, 4, out=torch.empty(4, 3, 16, 16)[::2])
+
+
 def test_opcheck(device: torch.device) -> None:
     image, order = random_pixels((2, 3, 13, 17), torch.uint8, device), torch.tensor([3, 0, 5], device=device)
     for channels_last in (False, True):
         for shuffled in (False, True):
-            arguments = (image, order, 8, 2, 4, torch.float32, channels_last, shuffled)
+            shape = (3, 3, 32, 32) if shuffled else (3, 48, 8, 8)
+            layout = torch.channels_last if channels_last else torch.contiguous_format
+            patches = torch.empty(shape, device=device, memory_format=layout)
+            arguments = (patches, image, order, 8, 2, 4, shuffled)
             torch.library.opcheck(torch.ops.enaf_ext.bicubic_patches.default, arguments)
 
 

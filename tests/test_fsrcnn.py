@@ -143,7 +143,9 @@ def test_opcheck() -> None:
     grid, weights = PatchGrid(20, 30, 16, 4), flat(fsrcnn(2))
     image = torch.rand(1, 3, 20, 30)
     order, offsets = ops.route_exits(torch.arange(grid.num_patches) % 3 + 1, 4)
-    torch.library.opcheck(torch.ops.enaf_ext.fsrcnn_patches.default, (image, order, offsets, weights, 16, 4, 2))
+    patches = torch.empty(len(order), 3, 32, 32)
+    arguments = (patches, image, order, offsets, weights, 16, 4, 2)
+    torch.library.opcheck(torch.ops.enaf_ext.fsrcnn_patches.default, arguments)
     torch.library.opcheck(torch.ops.enaf_ext.fsrcnn_image.default, (image, weights, 2, 3, 9, torch.uint8))
 
 
@@ -173,6 +175,13 @@ IMAGE, ORDER, OFFSETS, WEIGHTS = (
         ({"weights": WEIGHTS.double()}, TypeError, "weights: expected float32, got torch.float64"),
         ({"weights": WEIGHTS[1:]}, RuntimeError, r"weights: expected \(42833,\) float32"),
         ({"scale": 5}, ValueError, "scale: expected 2, 3 or 4, got 5"),
+        ({"out": torch.empty(1, 3, 8, 8)}, ValueError, r"out: expected shape \(1, 3, 32, 32\), got \(1, 3, 8, 8\)"),
+        ({"out": torch.empty(1, 3, 32, 32).half()}, TypeError, "out: expected one of torch.float32, got torch.float16"),
+        (
+            {"out": torch.empty(1, 3, 32, 32).contiguous(memory_format=torch.channels_last)},
+            RuntimeError,
+            "patches: expected contiguous float32",
+        ),
     ],
 )  # fmt: skip
 def test_patches_reject(changes: dict[str, object], error: type[Exception], message: str) -> None:
@@ -205,7 +214,7 @@ def test_image_rejects(changes: dict[str, object], error: type[Exception], messa
 
 def test_native_entries_reject() -> None:
     with pytest.raises(RuntimeError, match=r"fsrcnn_patches: offsets: expected \(5,\) int64"):
-        torch.ops.enaf_ext.fsrcnn_patches(IMAGE, ORDER, OFFSETS[:2], WEIGHTS, 8, 2, 4)
+        torch.ops.enaf_ext.fsrcnn_patches(torch.zeros(1, 3, 32, 32), IMAGE, ORDER, OFFSETS[:2], WEIGHTS, 8, 2, 4)
     with pytest.raises(RuntimeError, match="fsrcnn_image: scale: expected 2, 3 or 4, got 7"):
         torch.ops.enaf_ext.fsrcnn_image(IMAGE, WEIGHTS, 7, 0, 8, torch.uint8)
     with pytest.raises(RuntimeError, match="fsrcnn_image: rows: expected 0 <= top <= bottom <= 8, got 5 and 3"):

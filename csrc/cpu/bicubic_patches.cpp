@@ -242,22 +242,21 @@ void choose_scale(const RowLoader<A>& load, const Plan<A>& plan, const int64_t* 
 template <typename A>
 void choose_dtype(const RowLoader<A>& load, const Plan<A>& plan, const int64_t* order, const Tensor& patches,
                   bool side_by_side) {
-  dispatch(FloatTypes{}, patches.scalar_type(), "bicubic_patches: dtype",
+  dispatch(FloatTypes{}, patches.scalar_type(), "bicubic_patches: patches",
            [&](auto type) { choose_scale<typename decltype(type)::type>(load, plan, order, patches, side_by_side); });
 }
 
-Tensor bicubic_patches_cpu(const Tensor& image, const Tensor& order, int64_t patch_size, int64_t overlap, int64_t scale,
-                           ScalarType dtype, bool channels_last, bool shuffled) {
+void bicubic_patches_cpu(const Tensor& patches, const Tensor& image, const Tensor& order, int64_t patch_size,
+                         int64_t overlap, int64_t scale, bool shuffled) {
   const PatchGrid grid = checked_image_grid("bicubic_patches", image, patch_size, overlap);
   ENAF_CHECK(scale >= 1 && scale <= max_scale, "bicubic_patches: scale: expected 1 <= scale <= ", max_scale, ", got ",
              scale);
   const Tensor checked = checked_order("bicubic_patches", order, image, image.size(0) * grid.num_patches());
   const auto* indices = static_cast<const int64_t*>(checked.const_data_ptr());
   const int64_t channels = image.size(1);
-  const Tensor patches =
-      shuffled
-          ? empty_on(image, {order.size(0), channels, patch_size * scale, patch_size * scale}, dtype, channels_last)
-          : empty_on(image, {order.size(0), channels * scale * scale, patch_size, patch_size}, dtype, channels_last);
+  const int64_t in_block = shuffled ? 1 : scale * scale;
+  const bool channels_last = checked_target("bicubic_patches", patches, image, order, channels * in_block,
+                                            shuffled ? patch_size * scale : patch_size);
   dispatch(PixelTypes{}, image.scalar_type(), "bicubic_patches: image", [&](auto in) {
     using In = typename decltype(in)::type;
     using A = Accumulator<In>;
@@ -275,7 +274,6 @@ Tensor bicubic_patches_cpu(const Tensor& image, const Tensor& order, int64_t pat
     };
     choose_dtype<A>(load, plan, indices, patches, channels_last && !shuffled);
   });
-  return patches;
 }
 
 }  // namespace

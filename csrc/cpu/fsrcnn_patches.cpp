@@ -469,8 +469,8 @@ void specialised(int64_t scale, const Body& body) {
   }
 }
 
-Tensor fsrcnn_patches_cpu(const Tensor& image, const Tensor& order, const Tensor& offsets, const Tensor& weights,
-                          int64_t patch_size, int64_t overlap, int64_t scale) {
+void fsrcnn_patches_cpu(const Tensor& patches, const Tensor& image, const Tensor& order, const Tensor& offsets,
+                        const Tensor& weights, int64_t patch_size, int64_t overlap, int64_t scale) {
   const char* op = "fsrcnn_patches";
   const PatchGrid grid = checked_image_grid(op, image, patch_size, overlap);
   check_fsrcnn(op, image, weights, scale);
@@ -479,8 +479,9 @@ Tensor fsrcnn_patches_cpu(const Tensor& image, const Tensor& order, const Tensor
   const Tensor depths = torch::stable::contiguous(offsets);
   const Tensor flat = torch::stable::contiguous(weights);
   const int64_t count = order.size(0);
-  const int64_t side = scale * patch_size;
-  const Tensor patches = empty_on(image, {count, fsrcnn::colours, side, side}, ScalarType::Float);
+  const bool channels_last = checked_target(op, patches, image, order, fsrcnn::colours, scale * patch_size);
+  ENAF_CHECK(!channels_last && patches.scalar_type() == ScalarType::Float, op,
+             ": patches: expected contiguous float32");
   const auto* indices = static_cast<const int64_t*>(checked.const_data_ptr());
   const auto* reached = static_cast<const int64_t*>(depths.const_data_ptr());
   const auto* values = static_cast<const float*>(flat.const_data_ptr());
@@ -492,7 +493,6 @@ Tensor fsrcnn_patches_cpu(const Tensor& image, const Tensor& order, const Tensor
                                                            count);
     });
   });
-  return patches;
 }
 
 Tensor fsrcnn_image_cpu(const Tensor& image, const Tensor& weights, int64_t scale, int64_t top, int64_t bottom,

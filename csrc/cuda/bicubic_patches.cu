@@ -41,28 +41,27 @@ void launch_bicubic_of_scale(const Tensor& image, const int64_t* order, const Pa
   launch_bicubic<0, Out, In>(image, order, grid, scale, result, shuffled);
 }
 
-Tensor bicubic_patches_cuda(const Tensor& image, const Tensor& order, int64_t patch_size, int64_t overlap,
-                            int64_t scale, ScalarType dtype, bool channels_last, bool shuffled) {
+void bicubic_patches_cuda(const Tensor& patches, const Tensor& image, const Tensor& order, int64_t patch_size,
+                          int64_t overlap, int64_t scale, bool shuffled) {
   const PatchGrid grid = checked_image_grid("bicubic_patches", image, patch_size, overlap);
   check_index("bicubic_patches", "order", order, image);
   ENAF_CHECK(scale >= 1 && scale <= max_scale, "bicubic_patches: scale: expected 1 <= scale <= ", max_scale, ", got ",
              scale);
   ENAF_CHECK(order.numel() == 0 || image.size(0) > 0, "bicubic_patches: image: expected at least one image, got none");
-  const DeviceGuard guard(image.get_device_index());
   const int64_t in_block = shuffled ? 1 : scale * scale;
-  const int64_t side = shuffled ? patch_size * scale : patch_size;
-  const Tensor result = empty_on(image, {order.size(0), image.size(1) * in_block, side, side}, dtype, channels_last);
+  checked_target("bicubic_patches", patches, image, order, image.size(1) * in_block,
+                 shuffled ? patch_size * scale : patch_size);
+  const DeviceGuard guard(image.get_device_index());
   const Tensor contiguous = torch::stable::contiguous(order);
   const auto* indices = static_cast<const int64_t*>(contiguous.const_data_ptr());
   dispatch(PixelTypes{}, image.scalar_type(), "bicubic_patches: image", [&](auto in) {
-    dispatch(FloatTypes{}, dtype, "bicubic_patches: dtype", [&](auto out) {
+    dispatch(FloatTypes{}, patches.scalar_type(), "bicubic_patches: patches", [&](auto out) {
       using Out = typename decltype(out)::type;
-      if (result.numel() > 0) {
-        launch_bicubic_of_scale<Out, typename decltype(in)::type>(image, indices, grid, scale, result, shuffled);
+      if (patches.numel() > 0) {
+        launch_bicubic_of_scale<Out, typename decltype(in)::type>(image, indices, grid, scale, patches, shuffled);
       }
     });
   });
-  return result;
 }
 
 }  // namespace

@@ -64,7 +64,9 @@ class BandBlend:
 def _pick(parts: list[Tensor], indices: Tensor) -> Tensor:
     """``torch.cat(parts)[indices]`` in the layout of the parts; on a CPU without the whole of the former."""
     layout = torch.contiguous_format if parts[0].is_contiguous() else torch.channels_last
-    if len(parts) == 1 or parts[0].is_cuda:
+    if len(parts) == 1:
+        return parts[0][indices].contiguous(memory_format=layout)
+    if parts[0].is_cuda:
         return torch.cat(parts)[indices].contiguous(memory_format=layout)
     patches = [patch for part in parts for patch in part]
     picked = torch.empty(

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -11,11 +13,12 @@ from enaf_ext.grid import PatchGrid
 
 from .fused import FusedNetwork
 from .models import MultiExitNetwork
+from .workspace import Room
 
 
 def run_exits(
     network: MultiExitNetwork, rgb: Tensor, grid: PatchGrid, order: Tensor, running: list[int], batch: int,
-    fused: FusedNetwork | None = None,
+    fused: FusedNetwork | None = None, room: Room | None = None,
 ) -> list[Tensor]:  # fmt: skip
     """Every patch's result, as the network's tails leave it, or as pixels where it is ``fused``.
 
@@ -27,19 +30,24 @@ def run_exits(
         running: E+1 integers, how many patches reach each depth.
         batch: patches that a convolution sees at once.
         fused: the same network as one operator, which then runs in its place.
+        room: where the results of ``fused`` are put.
 
     Returns:
         Tensors of the network's dtype, channels_last (contiguous where ``fused``), that together hold M patches in the order
         of ``order``: where they were made, because a copy into one would cost as much as their blend.
     """
     dtype = next(network.parameters()).dtype
-    if fused is None:
-        parts = _layer_by_layer(network, rgb, grid, order, running, batch, dtype)
-    else:
-        parts = [fused.patches(rgb, grid, order[: running[1]], torch.tensor(running, device=rgb.device))]
+    interpolate = partial(ops.bicubic_patches, rgb, grid, order[running[1] :], network.scale)
+    if fused is not None:
+        side = network.scale * grid.patch_size
+        whole = (room or Room(rgb.device)).empty((running[0], 3, side, side), dtype)
+        learned, interpolated = whole.split([running[1], running[0] - running[1]])
+        fused.patches(rgb, grid, order[: running[1]], torch.tensor(running, device=rgb.device), out=learned)
+        interpolate(out=interpolated)
+        return [whole]
+    parts = _layer_by_layer(network, rgb, grid, order, running, batch, dtype)
     if running[1] < running[0]:
-        layout = {"channels_last": fused is None, "shuffled": fused is not None or network.shuffled}
-        parts.append(ops.bicubic_patches(rgb, grid, order[running[1] :], network.scale, dtype=dtype, **layout))
+        parts.append(interpolate(dtype=dtype, channels_last=True, shuffled=network.shuffled))
     return parts
 
 

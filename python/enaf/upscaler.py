@@ -35,11 +35,12 @@ from .pixels import Canvas, as_rgb, blended_dtype, check_image, finish, pixel_sh
 from .record import Record, Request, Stopwatch, UpscaleInfo
 from .static import StaticNetwork
 from .streaming import HostRows, HostSink, ReadRows, WriteRows, beside
+from .workspace import Room, Workspace
 
 __all__ = ["UpscaleInfo", "Upscaler", "upscale"]
 
-BAND_PATCHES = {"cpu": 128, "cuda": 4096}
-"""Patches in work at once: on a CPU their results stay near the cache, on a GPU they fill it and fit any memory."""
+BAND_PATCHES = {"cpu": 256, "cuda": 4096}
+"""Patches in work at once: enough that what is done once a band costs little, on a GPU that they fill it; fits any memory."""
 
 SAMPLED, LEAST_SAMPLED = 24, 8
 """Of so many patches one is looked at to predict whether routing pays, but of every image so many."""
@@ -71,6 +72,11 @@ class _Engine:
     dtype: torch.dtype
     fused: FusedNetwork | None = None
     batches: dict[int, int] = field(default_factory=dict)
+
+    @cached_property
+    def workspace(self) -> Workspace:
+        """Memory for the results of a band of patches."""
+        return Workspace(self.device)
 
     @cached_property
     def whole(self) -> StaticNetwork:
@@ -304,14 +310,15 @@ class Upscaler:
             _run_static(engine, (len(static), *shape[1:]), part.read, part.write)
             watch.mark("static")
         if routed:
-            self._run_routed(job.of(routed), eta)
+            with engine.workspace.room() as room:
+                self._run_routed(job.of(routed), eta, room)
         spent = self._table.spent(record.exit_index, static, grid)
         spent["ms"] = sum(watch.milliseconds.values())
         return UpscaleInfo(
             record.exit_index, record.edge_score, record.psnr_db, grid, eta, static, spent, watch.milliseconds
         )
 
-    def _run_routed(self, job: _Job, eta: float) -> None:
+    def _run_routed(self, job: _Job, eta: float, room: Room) -> None:
         """Band by band: scores, decision, exits, blend."""
         engine, network, watch = job.engine, job.engine.network, job.watch
         batch = engine.batch(job.grid.patch_size)
@@ -321,7 +328,7 @@ class Upscaler:
             rgb, rows = as_rgb(lr), None
             while rows is None:
                 try:
-                    parts = run_exits(network, rgb, band.local, order, running, batch, engine.fused)
+                    parts = run_exits(network, rgb, band.local, order, running, batch, engine.fused, room)
                     if engine.dtype != torch.float32:
                         redo_overflows(engine.exact, rgb, band.local, order, running, batch, parts)
                     watch.mark("exits")
@@ -462,7 +469,8 @@ class Upscaler:
                 _score(job, band, job.rows(band))
             record.psnr_db.copy_(wishes)  # every exit in turn, where none is forced
             record.scored = True
-            self._run_routed(job, 0.0)
+            with engine.workspace.room() as room:
+                self._run_routed(job, 0.0, room)
 
         def static() -> None:
             canvas = Canvas(image, self.scale)
