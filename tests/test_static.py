@@ -84,7 +84,7 @@ def test_pixel_shuffle(dtype: torch.dtype, scale: int) -> None:
         assert torch.equal(pixel_shuffle(image.contiguous(memory_format=layout), scale), expected)
 
 
-@pytest.mark.parametrize(("exit_of_smooth", "looked_at", "static"), [(3, [2], [0]), (0, [2, 8], [])])
+@pytest.mark.parametrize(("exit_of_smooth", "looked_at", "static"), [(3, [2], [0]), (0, [2, 6], [])])
 def test_where_the_smoothest_patches_cost_too_much_no_other_is_looked_at(
     exit_of_smooth: int, looked_at: list[int], static: list[int]
 ) -> None:

@@ -79,25 +79,32 @@ class Canvas:
 
     Attributes:
         shape: (B, C, H, W) of the image.
-        sr: the result, in the image's dtype, rank and memory layout.
     """
 
     def __init__(self, image: Tensor, scale: int) -> None:
-        shape = (*image.shape[:-2], image.shape[-2] * scale, image.shape[-1] * scale)
+        self._image = image if image.dim() == 4 else image.unsqueeze(0)
+        self._rank = image.dim()
+        self.shape = tuple(self._image.shape)
+        shape = (*self.shape[:2], self.shape[2] * scale, self.shape[3] * scale)
         last = image.dim() == 4 and image.is_contiguous(memory_format=torch.channels_last) and not image.is_contiguous()
         layout = torch.channels_last if last else torch.contiguous_format
-        self.sr = torch.empty(shape, dtype=image.dtype, device=image.device, memory_format=layout)
-        self._image, self._result = (x if x.dim() == 4 else x.unsqueeze(0) for x in (image, self.sr))
-        self.shape = tuple(self._image.shape)
+        self._result = torch.empty(shape, dtype=image.dtype, device=image.device, memory_format=layout)
+
+    @property
+    def sr(self) -> Tensor:
+        """The result, in the image's dtype, rank and memory layout."""
+        return self._result if self._rank == 4 else self._result[0]
 
     def read(self, top: int, bottom: int) -> Tensor:
         """(B, C, bottom - top, W)."""
         return self._image[:, :, top:bottom]
 
     def write(self, top: int, rows: Tensor, images: list[int] | None = None) -> None:
-        """SR rows (B, C, n, s*W) of all images, or of those named, from ``top`` on."""
+        """SR rows (B, C, n, s*W) of all images, or of those named, from ``top`` on; all at once are the result, uncopied."""
         bottom = top + rows.shape[2]
-        if images is None:
+        if images is None and (rows.shape, rows.stride()) == (self._result.shape, self._result.stride()):
+            self._result = rows
+        elif images is None:
             self._result[:, :, top:bottom] = rows
         else:
             self._result[images, :, top:bottom] = rows

@@ -396,14 +396,15 @@ class Upscaler:
         if record.scored:
             return self._too_dear(job, eta, record.psnr_db.flatten(1, 2), record.edge_score.flatten(1))
         windows, edge_score = _sample(job)
-        first: list[int] = []
-        if job.engine.device.type == "cpu" and edge_score.shape[1] < grid.num_patches:
-            few = slice(FIRST_SAMPLED)
-            first = self._too_dear(job, eta, _predict(job, windows[:, few]), edge_score[:, few])
-        if len(first) == len(job.images):
-            return first
-        every = self._too_dear(job, eta, _predict(job, windows), edge_score)
-        return [image for image in job.images if image in first or image in every]
+        on_cpu, sampled = job.engine.device.type == "cpu", edge_score.shape[1]
+        few = FIRST_SAMPLED if on_cpu and sampled < grid.num_patches else sampled
+        psnr_db = _predict(job, windows[:, :few])
+        dear = self._too_dear(job, eta, psnr_db, edge_score[:, :few])
+        if few == sampled or len(dear) == len(job.images):
+            return dear
+        psnr_db = torch.cat([psnr_db, _predict(job, windows[:, few:])], dim=1)
+        all_told = self._too_dear(job, eta, psnr_db, edge_score)
+        return [image for image in job.images if image in dear or image in all_told]
 
     def _too_dear(self, job: _Job, eta: float, psnr_db: Tensor, edge_score: Tensor) -> list[int]:
         """The images that routing would make dearer than the full network, by these scores (B, n, E) and (B, n) of theirs."""
