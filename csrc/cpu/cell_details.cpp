@@ -38,20 +38,28 @@ inline void slope_row(float* __restrict slope, const float* __restrict above, co
   }
 }
 
-// sums and maxima: [detail][column], for the `width` pixels within the margin of one.
-inline void add_details(float* __restrict sums, float* __restrict maxima, const float* __restrict grey,
-                        const float* __restrict below, const float* __restrict slope,
-                        const float* __restrict grey_curve, const float* __restrict green_curve,
-                        const float* __restrict blue_curve, int64_t width) {
-  const auto column = [&](int64_t x) {
-    return DetailColumn{grey[x], below[x], slope[x], grey_curve[x], green_curve[x], blue_curve[x]};
-  };
+// What the details of a row of pixels are made of, see DetailColumn.
+struct DetailRow {
+  const float *grey, *below, *slope, *grey_curve, *green_curve, *blue_curve;
+
+  DetailColumn column(int64_t x) const {
+    return {grey[x], below[x], slope[x], grey_curve[x], green_curve[x], blue_curve[x]};
+  }
+};
+
+// sums and maxima over the rows of a cell: [detail][column], for the `width` pixels within the margin of one.
+inline void sum_details(float* __restrict sums, float* __restrict maxima, const DetailRow (&rows)[cell_side],
+                        int64_t width) {
+  const DetailRow first = rows[0], second = rows[1], third = rows[2], fourth = rows[3];
   for (int64_t x = 0; x < width; ++x) {
-    float squares[num_details];
-    squared_details(column(x), column(x + 1), column(x + 2), squares);
+    float a[num_details], b[num_details], c[num_details], d[num_details];
+    squared_details(first.column(x), first.column(x + 1), first.column(x + 2), a);
+    squared_details(second.column(x), second.column(x + 1), second.column(x + 2), b);
+    squared_details(third.column(x), third.column(x + 1), third.column(x + 2), c);
+    squared_details(fourth.column(x), fourth.column(x + 1), fourth.column(x + 2), d);
     for (int k = 0; k < num_details; ++k) {
-      sums[k * width + x] += squares[k];
-      maxima[k * width + x] = larger(squares[k], maxima[k * width + x]);
+      sums[k * width + x] = ((a[k] + b[k]) + c[k]) + d[k];
+      maxima[k * width + x] = larger(d[k], larger(c[k], larger(b[k], a[k])));
     }
   }
 }
@@ -91,7 +99,7 @@ struct Workspace {
         width(cell_side * cells),
         colours(row() * 3 * rows),
         opponents(row() * 3 * rows),
-        columns(row() * 4),
+        columns(row() * 4 * cell_side),
         sums(width * (2 * num_details + 6)),
         values(cells * (num_energies + 6)) {}
 
@@ -99,7 +107,7 @@ struct Workspace {
   int64_t row() const { return width + 2; }
   float* colour(int y, int channel) { return colours.data() + (y * 3 + channel) * row(); }
   float* opponent(int y, int channel) { return opponents.data() + (y * 3 + channel) * row(); }
-  float* column(int field) { return columns.data() + field * row(); }
+  float* column(int y, int field) { return columns.data() + (y * 4 + field) * row(); }
 
   int64_t cells, width;
   std::vector<float> colours, opponents, columns, sums, values;
@@ -115,20 +123,25 @@ inline void detail_row(const View4<const T>& image, int64_t n, int64_t cell_row,
     opponent_row(work.opponent(y, 0), work.opponent(y, 1), work.opponent(y, 2), work.colour(y, 0), work.colour(y, 1),
                  work.colour(y, 2), work.row());
   }
-  std::fill(work.sums.begin(), work.sums.end(), 0.0f);
   float* sums = work.sums.data();
   float* maxima = sums + num_details * width;
   float* colour_sums = maxima + num_details * width;
   float* colour_squares = colour_sums + 3 * width;
+  std::fill_n(colour_sums, 6 * width, 0.0f);
+  DetailRow rows[cell_side];
   for (int y = 1; y <= cell_side; ++y) {
+    float* fields[4];
+    for (int k = 0; k < 4; ++k) {
+      fields[k] = work.column(y - 1, k);
+    }
     for (int c = 0; c < 3; ++c) {
-      curve_row(work.column(c), work.opponent(y - 1, c), work.opponent(y, c), work.opponent(y + 1, c), work.row());
+      curve_row(fields[c], work.opponent(y - 1, c), work.opponent(y, c), work.opponent(y + 1, c), work.row());
       add_colours(colour_sums + c * width, colour_squares + c * width, work.colour(y, c) + 1, width);
     }
-    slope_row(work.column(3), work.opponent(y - 1, 0), work.opponent(y + 1, 0), work.row());
-    add_details(sums, maxima, work.opponent(y, 0), work.opponent(y + 1, 0), work.column(3), work.column(0),
-                work.column(1), work.column(2), width);
+    slope_row(fields[3], work.opponent(y - 1, 0), work.opponent(y + 1, 0), work.row());
+    rows[y - 1] = {work.opponent(y, 0), work.opponent(y + 1, 0), fields[3], fields[0], fields[1], fields[2]};
   }
+  sum_details(sums, maxima, rows, width);
 
   float* energies = work.values.data();
   float* variance = energies + 2 * num_details * cells;
