@@ -10,9 +10,11 @@
 #include <atomic>
 #include <bit>
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <limits>
 #include <memory>
 #include <mutex>
 #include <thread>
@@ -84,18 +86,25 @@ class Barrier {
   int line_ = 0;
 };
 
+constexpr int most_words = 64;  // that a lane shows its warp at once
+
 struct Warp {
   Barrier barrier{32};
   uint64_t values[32] = {};
+  uint32_t words[2][32][most_words] = {};  // in turns: who is a round ahead writes where nobody reads any more
 };
 
 struct Block {
-  explicit Block(unsigned threads) : barrier(threads) {
+  explicit Block(unsigned threads, std::size_t shared_bytes = 0)
+      : barrier(threads), dynamic_shared(std::aligned_alloc(16, shared_bytes), std::free) {
+    std::fill_n(static_cast<uint8_t*>(dynamic_shared.get()), shared_bytes, 0xff);  // NaN, as floats and as halves
     for (unsigned i = 0; i < threads; i += 32) {
       warps.push_back(std::make_unique<Warp>());
     }
   }
   Barrier barrier;
+  std::unique_ptr<void, void (*)(void*)>
+      dynamic_shared;  // of exactly its size: AddressSanitizer sees every access past
   std::vector<std::unique_ptr<Warp>> warps;
 };
 
@@ -156,6 +165,115 @@ unsigned match_any(int line, unsigned mask, T value) {
   return same;
 }
 
+inline void* dynamic_shared() {
+  return this_block(0).dynamic_shared.get();
+}
+
+// The words of all lanes, each as `mine` is of this one, until the next call but one.
+inline const uint32_t (*show_warp(const uint32_t* mine, int count)) [most_words] {
+  static thread_local int turn = 0;
+  turn ^= 1;
+  Warp& warp = this_warp(0);
+  auto& words = warp.words[turn];
+  std::copy(mine, mine + count, words[linear_thread() % 32]);
+  warp.barrier.wait(0);
+  return words;
+}
+
+// IEEE half precision, rounded to nearest with ties to even; from 65520 on infinity.
+inline uint16_t half_bits(float x) {
+  const uint16_t sign = std::signbit(x) ? 0x8000 : 0;
+  if (std::isnan(x)) {
+    return 0x7fff;
+  }
+  const double size = std::fabs(static_cast<double>(x));
+  if (size == 0.0 || size >= 65520.0) {
+    return size == 0.0 ? sign : sign | 0x7c00;
+  }
+  int exponent = 0;
+  std::frexp(size, &exponent);  // size < 2^exponent
+  const int lowest = std::max(exponent - 11, -24);
+  const auto digits = static_cast<int>(std::nearbyint(std::ldexp(size, -lowest)));
+  return static_cast<uint16_t>(sign | ((lowest + 24) * 1024 + digits));  // digits from 1024 on raise the exponent
+}
+inline float decoded_half(uint32_t bits) {
+  const int exponent = static_cast<int>(bits >> 10 & 31);
+  const int digits = static_cast<int>(bits & 1023);
+  const float sign = (bits & 0x8000) != 0 ? -1.0f : 1.0f;
+  if (exponent == 31) {
+    return digits == 0 ? sign * std::numeric_limits<float>::infinity() : std::numeric_limits<float>::quiet_NaN();
+  }
+  return sign * (exponent == 0 ? std::ldexp(static_cast<float>(digits), -24)
+                               : std::ldexp(static_cast<float>(1024 + digits), exponent - 25));
+}
+inline float half_value(uint32_t bits) {
+  static const std::vector<float> values = [] {
+    std::vector<float> all(1 << 16);
+    for (uint32_t i = 0; i < all.size(); ++i) {
+      all[i] = decoded_half(i);
+    }
+    return all;
+  }();
+  return values[bits];
+}
+
+// ldmatrix.x4, M times: lane l names row l % 8 of matrix l / 8, and gets of row l / 4 of every matrix the halves
+// 2 * (l % 4) and the next one.
+template <int M, typename Row>
+void load_matrices(uint32_t (&registers)[M][4], const Row* shared, const int (&index)[M], int step) {
+  uint32_t mine[M];
+  for (int m = 0; m < M; ++m) {
+    mine[m] = static_cast<uint32_t>(index[m] + step);
+  }
+  const auto all = show_warp(mine, M);
+  const unsigned lane = linear_thread() % 32;
+  for (int m = 0; m < M; ++m) {
+    for (int matrix = 0; matrix < 4; ++matrix) {
+      registers[m][matrix] = shared[static_cast<int>(all[8 * matrix + lane / 4][m])].word[lane % 4];
+    }
+  }
+}
+
+// mma.m16n8k16: who holds what is said in tensor_core.cuh. The hardware's order of summation is its own: here sums are
+// rounded once.
+template <int M, int N, typename Fragment>
+void multiply_add(float (&sums)[M][N][4], const uint32_t (&a)[M][4], const Fragment (&b)[N], uint32_t chosen) {
+  static_assert(4 * M + 2 * N <= most_words);
+  uint32_t mine[4 * M + 2 * N] = {};
+  std::copy(&a[0][0], &a[0][0] + 4 * M, mine);
+  for (int n = 0; n < N; ++n) {
+    if ((chosen >> n & 1) != 0) {
+      std::copy(b[n].word, b[n].word + 2, mine + 4 * M + 2 * n);
+    }
+  }
+  const auto all = show_warp(mine, 4 * M + 2 * N);
+  const auto half_of = [](uint32_t word, int which) { return half_value(which == 0 ? word & 0xffff : word >> 16); };
+  const auto lane = static_cast<int>(linear_thread() % 32);
+  for (int n = 0; n < N; ++n) {
+    if ((chosen >> n & 1) == 0) {
+      continue;
+    }
+    float weights[16][2];  // of this lane's two columns
+    for (int k = 0; k < 16; ++k) {
+      for (int column = 0; column < 2; ++column) {
+        const int owner = (2 * (lane % 4) + column) * 4 + k % 8 / 2;
+        weights[k][column] = half_of(all[owner][4 * M + 2 * n + k / 8], k % 2);
+      }
+    }
+    for (int m = 0; m < M; ++m) {
+      for (int i = 0; i < 4; ++i) {
+        double sum = sums[m][n][i];
+        for (int k = 0; k < 16; ++k) {
+          const int owner = lane / 4 * 4 + k % 8 / 2;
+          const uint32_t word = all[owner][4 * m + i / 2 + k / 8 * 2];  // rows 8 to 15 lie in words 1 and 3
+          sum += static_cast<double>(half_of(word, k % 2)) * weights[k][i % 2];
+        }
+        sums[m][n][i] = static_cast<float>(sum);
+      }
+    }
+  }
+}
+
 inline dim3 coordinates(unsigned linear, dim3 size) {
   return {linear % size.x, linear / size.x % size.y, linear / size.x / size.y};
 }
@@ -182,16 +300,17 @@ void launch(dim3 grid, dim3 threads, void (*kernel)(Parameters...), const Argume
   }
 }
 
-// A kernel with barriers; its blocks are whole warps.
+// A kernel with barriers; its blocks are whole warps. So many bytes of shared memory besides what it declares.
 template <typename... Parameters, typename... Arguments>
-void launch_with_barriers(dim3 grid, dim3 threads, void (*kernel)(Parameters...), const Arguments&... arguments) {
+void launch_with_shared(dim3 grid, dim3 threads, std::size_t shared_bytes, void (*kernel)(Parameters...),
+                        const Arguments&... arguments) {
   check_shape(grid, threads);
   if (threads.count() % 32 != 0) {
     fail("a block with barriers is not made of whole warps", 0);
   }
   gridDim = grid;
   blockDim = threads;
-  Block shared(threads.count());
+  Block shared(threads.count(), shared_bytes);
   block = &shared;
   std::vector<std::thread> workers;
   for (unsigned t = 0; t < threads.count(); ++t) {
@@ -208,6 +327,11 @@ void launch_with_barriers(dim3 grid, dim3 threads, void (*kernel)(Parameters...)
     worker.join();
   }
   block = nullptr;
+}
+
+template <typename... Parameters, typename... Arguments>
+void launch_with_barriers(dim3 grid, dim3 threads, void (*kernel)(Parameters...), const Arguments&... arguments) {
+  launch_with_shared(grid, threads, 0, kernel, arguments...);
 }
 
 }  // namespace emulation
