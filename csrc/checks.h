@@ -51,6 +51,17 @@ inline PatchGrid checked_image_grid(const char* op, const Tensor& image, int64_t
   return checked_grid(op, image.size(2), image.size(3), patch_size, overlap);
 }
 
+// An image of whole cells with a margin of one pixel.
+inline void check_cells(const Tensor& image) {
+  const char* op = "cell_details";
+  ENAF_CHECK(image.dim() == 4 && image.size(1) == 3, op, ": image: expected (B, 3, 4 * rows + 2, 4 * cols + 2)");
+  for (int d = 2; d < 4; ++d) {
+    const int64_t side = image.size(d) - 2;
+    ENAF_CHECK(side >= cell_side && side % cell_side == 0 && side <= max_axis, op,
+               ": image: expected sides of 4n + 2, got ", image.size(d));
+  }
+}
+
 // Whether patches that an operator is to fill are channels_last; planar and without gaps otherwise.
 inline bool checked_target(const char* op, const Tensor& patches, const Tensor& image, const Tensor& order,
                            int64_t channels, int64_t side) {
@@ -67,17 +78,6 @@ inline bool checked_target(const char* op, const Tensor& patches, const Tensor& 
   return channels_last;
 }
 
-// An image of whole cells with a margin of one pixel.
-inline void check_cells(const Tensor& image) {
-  const char* op = "cell_details";
-  ENAF_CHECK(image.dim() == 4 && image.size(1) == 3, op, ": image: expected (B, 3, 4 * rows + 2, 4 * cols + 2)");
-  for (int d = 2; d < 4; ++d) {
-    const int64_t side = image.size(d) - 2;
-    ENAF_CHECK(side >= cell_side && side % cell_side == 0 && side <= max_axis, op,
-               ": image: expected sides of 4n + 2, got ", image.size(d));
-  }
-}
-
 // What the operators of FSRCNN are given besides where to work.
 inline void check_fsrcnn(const char* op, const Tensor& image, const Tensor& weights, int64_t scale) {
   ENAF_CHECK(image.size(1) == fsrcnn::colours, op, ": image: expected 3 channels, got ", image.size(1));
@@ -87,10 +87,20 @@ inline void check_fsrcnn(const char* op, const Tensor& image, const Tensor& weig
              op, ": weights: expected (", fsrcnn::layers().count, ",) float32 on the image's device");
 }
 
+inline void check_fsrcnn_results(const Tensor& patches, const Tensor& image, const Tensor& order, int64_t side) {
+  const char* op = "fsrcnn_patches";
+  const bool channels_last = checked_target(op, patches, image, order, fsrcnn::colours, side);
+  ENAF_CHECK(!channels_last, op, ": patches: expected contiguous");
+  const ScalarType dtype = patches.scalar_type();
+  ENAF_CHECK(dtype == ScalarType::Float || dtype == ScalarType::Half, op,
+             ": patches: dtype not supported: ", torch::headeronly::toString(dtype));
+}
+
+// On the CPU they are known before a launch, on a GPU to the kernel: neither waits for the other.
 inline void check_depths(const char* op, const Tensor& offsets, const Tensor& beside) {
   ENAF_CHECK(offsets.dim() == 1 && offsets.size(0) == fsrcnn::num_tails + 2 &&
-                 offsets.scalar_type() == ScalarType::Long && offsets.device() == beside.device(),
-             op, ": offsets: expected (", fsrcnn::num_tails + 2, ",) int64 on the image's device");
+                 offsets.scalar_type() == ScalarType::Long && (offsets.is_cpu() || offsets.device() == beside.device()),
+             op, ": offsets: expected (", fsrcnn::num_tails + 2, ",) int64 on the CPU or the image's device");
 }
 
 inline void check_index(const char* op, const char* name, const Tensor& index, const Tensor& beside) {

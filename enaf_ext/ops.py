@@ -39,6 +39,7 @@ SCORED = (*INTEGRAL, torch.float16, torch.bfloat16, torch.float32)
 CELL = 4
 CELL_DETAILS = 21
 FSRCNN_EXITS = 4
+FSRCNN_DTYPES = (torch.float32, torch.float16)
 MAX_SCALE = 16
 
 
@@ -219,9 +220,10 @@ def fsrcnn_patches(
     weights: Tensor,
     scale: int,
     *,
+    dtype: torch.dtype = torch.float32,
     out: Tensor | None = None,
 ) -> Tensor:
-    """The patches that `order` names through all layers of FSRCNN up to their exits, each while it is in the cache.
+    """The patches that `order` names through all layers of FSRCNN up to their exits, each while it is close at hand.
 
     What `gather_patches`, the layers of ``enaf.models.FSRCNN`` and a pixel shuffle give one after another. Zeros surround a
     patch, as convolutions with padding see it. Of the transposed convolutions only taps that reach a pixel are computed.
@@ -231,32 +233,39 @@ def fsrcnn_patches(
         grid: geometry of the patches, in pixels of `image`.
         order: (M,), int64, patches by descending exit, as `route_exits` sorts them; none of exit 0.
         offsets: (5,), int64, of `route_exits` for four exits: patch k leaves at exit 3 for k < offsets[3], at exit 2 for
-            k < offsets[2], else at exit 1.
+            k < offsets[2], else at exit 1. On the device of `image` or on the CPU; nothing waits for either.
         weights: (42833,), float32: of every layer its weights, biases and the slope of its activation (1 where it has none), in
             the order of csrc/fsrcnn.h.
         scale: 2, 3 or 4.
-        out: write into this contiguous float32 tensor of the result's shape; see `bicubic_patches`.
+        dtype: float32 or float16, of the result.
+        out: write into this contiguous tensor of the result's shape, whose dtype then counts; see `bicubic_patches`.
 
     Returns:
-        (M, 3, P * scale, P * scale), contiguous, float32, not clamped; `out` where it is given.
+        (M, 3, P * scale, P * scale), contiguous, of `dtype`, not clamped; `out` where it is given.
 
     Raises:
-        TypeError: `image` has another dtype.
+        TypeError: a dtype is not supported.
         ValueError: a shape, a device or `scale` does not fit.
-        RuntimeError: a value of `order` is out of range, or `weights` are not those of FSRCNN.
+        RuntimeError: a value of `order` is out of range (on CPU; on CUDA it names the nearest patch), `weights` are not those
+            of FSRCNN, or a GPU has not the tensor cores (compute capability 8.0) or the shared memory for the patch: P = 32
+            fits wherever there are tensor cores.
 
-    Notes: sums in float32; deterministic on one machine, in the last bits not from one CPU to another; not differentiable.
+    Notes: sums in float32. On CUDA pixels, weights and the features between layers are rounded to float16, where what is too
+    large becomes infinite, and stays so or NaN in the result. Deterministic on one machine, in the last bits not from one
+    device to another; not differentiable.
     """
     _check_image(image, grid, SCORED)
     _check_index("order", order, image)
-    _check_index("offsets", offsets, image)
+    _check_index("offsets", offsets, offsets if offsets.device.type == "cpu" else image)
     _check_fsrcnn(image, weights, scale)
     if offsets.shape[0] != FSRCNN_EXITS + 1:
         raise ValueError(f"offsets: expected {FSRCNN_EXITS + 1} values, got {offsets.shape[0]}")
+    if dtype not in FSRCNN_DTYPES:
+        raise TypeError(f"dtype: expected float32 or float16, got {dtype}")
     shape = (order.shape[0], image.shape[1], grid.patch_size * scale, grid.patch_size * scale)
     if out is None:
-        out = _empty(image, shape, torch.float32)
-    _check_out(out, shape, (torch.float32,))
+        out = _empty(image, shape, dtype)
+    _check_out(out, shape, FSRCNN_DTYPES)
     torch.ops.enaf_ext.fsrcnn_patches(
         out, image.detach(), order, offsets, weights, grid.patch_size, grid.overlap, scale
     )

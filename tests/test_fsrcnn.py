@@ -3,23 +3,40 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 import torch
 from cases import assert_compiles_once, random_pixels
+from tolerances import HALF_FEATURES
 from torch import Tensor
 
-from enaf.fused import flat_weights, fused
+from enaf.exits import redo_overflows, run_exits
+from enaf.fused import FusedNetwork, flat_weights, fused
 from enaf.models import MultiExitNetwork, create_backbone
 from enaf.models.fsrcnn import FSRCNN
+from enaf.upscaler import Upscaler
 from enaf_ext import _C, ops
 from enaf_ext.grid import PatchGrid
 
 DTYPES = (torch.uint8, torch.uint16, torch.float16, torch.bfloat16, torch.float32)
 FAR_CPUS = {"AVX-512": ("baseline", "avx2"), "AVX2": ("baseline",)}.get(_C.cpu_instructions(), ())
+
+SHAPES = [((1, 45, 70), 32, 4), ((2, 37, 21), 16, 2), ((1, 1, 1), 8, 2), ((1, 30, 83), 40, 20), ((1, 9, 12), 1, 0)]
+NO_TENSOR_CORES = pytest.mark.skipif(
+    not torch.cuda.is_available() or torch.cuda.get_device_capability() < (8, 0),
+    reason="no CUDA device of 8.0 or newer",
+)
+
+
+@pytest.fixture(params=[pytest.param("cuda", marks=[pytest.mark.cuda, NO_TENSOR_CORES])])
+def gpu(request: pytest.FixtureRequest) -> torch.device:
+    """A GPU that the operator runs on."""
+    return torch.device(request.param)
 
 
 def fsrcnn(scale: int) -> MultiExitNetwork:
@@ -47,11 +64,7 @@ def one_by_one(network: MultiExitNetwork, image: Tensor, grid: PatchGrid, exits:
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
-@pytest.mark.parametrize(
-    ("shape", "patch_size", "overlap"),
-    [((1, 45, 70), 32, 4), ((2, 37, 21), 16, 2), ((1, 1, 1), 8, 2), ((1, 30, 83), 40, 20), ((1, 9, 12), 1, 0)],
-    ids=str,
-)  # fmt: skip
+@pytest.mark.parametrize(("shape", "patch_size", "overlap"), SHAPES, ids=str)
 def test_patches_match_the_layers(shape: tuple[int, int, int], patch_size: int, overlap: int, scale: int) -> None:
     network = fsrcnn(scale)
     image = random_pixels((shape[0], 3, *shape[1:]), torch.uint8, torch.device("cpu"))
@@ -63,6 +76,8 @@ def test_patches_match_the_layers(shape: tuple[int, int, int], patch_size: int, 
     assert patches.is_contiguous()
     assert expected.std() > 0.05
     torch.testing.assert_close(patches, expected, rtol=0, atol=2e-5)
+    halves = ops.fsrcnn_patches(image, grid, order, offsets, flat(network), scale, dtype=torch.float16)
+    assert torch.equal(halves, patches.half())
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -139,13 +154,32 @@ def test_values_that_are_not_finite_stay_within_reach() -> None:
     assert int(ops.fsrcnn_image(image, weights, 4, dtype=torch.uint8)[0, 1, 82, 122]) == 0
 
 
+def test_fused_patches_that_are_not_finite_are_made_anew() -> None:
+    network = fsrcnn(4)
+    grid, image = PatchGrid(40, 60, 16, 4), torch.rand(1, 3, 40, 60)
+    order, offsets = ops.route_exits(torch.arange(grid.num_patches) % 4, 4)
+    running = offsets.tolist()
+    run = partial(ops.fsrcnn_patches, weights=flat(network), scale=4)
+    for dtype in (torch.float16, torch.float32):
+        in_dtype = copy.deepcopy(network).to(dtype)
+        (patches,) = run_exits(in_dtype, image, grid, order, running, 8, FusedNetwork(run, None))
+        assert patches.dtype == dtype
+        expected = patches.clone()
+        for bad in (2, running[1]):  # a learned and an interpolated one
+            expected[bad].clamp_(0, 1)
+            patches[bad, 1, 5, 7] = float("inf")
+        redo_overflows(network, image, grid, order, running, 8, [patches])
+        torch.testing.assert_close(patches, expected, rtol=0, atol=2e-5 if dtype == torch.float32 else 1e-3)
+
+
 def test_opcheck() -> None:
     grid, weights = PatchGrid(20, 30, 16, 4), flat(fsrcnn(2))
     image = torch.rand(1, 3, 20, 30)
     order, offsets = ops.route_exits(torch.arange(grid.num_patches) % 3 + 1, 4)
-    patches = torch.empty(len(order), 3, 32, 32)
-    arguments = (patches, image, order, offsets, weights, 16, 4, 2)
-    torch.library.opcheck(torch.ops.enaf_ext.fsrcnn_patches.default, arguments)
+    for dtype in (torch.float32, torch.float16):
+        patches = torch.empty(len(order), 3, 32, 32, dtype=dtype)
+        arguments = (patches, image, order, offsets, weights, 16, 4, 2)
+        torch.library.opcheck(torch.ops.enaf_ext.fsrcnn_patches.default, arguments)
     torch.library.opcheck(torch.ops.enaf_ext.fsrcnn_image.default, (image, weights, 2, 3, 9, torch.uint8))
 
 
@@ -176,12 +210,13 @@ IMAGE, ORDER, OFFSETS, WEIGHTS = (
         ({"weights": WEIGHTS[1:]}, RuntimeError, r"weights: expected \(42833,\) float32"),
         ({"scale": 5}, ValueError, "scale: expected 2, 3 or 4, got 5"),
         ({"out": torch.empty(1, 3, 8, 8)}, ValueError, r"out: expected shape \(1, 3, 32, 32\), got \(1, 3, 8, 8\)"),
-        ({"out": torch.empty(1, 3, 32, 32).half()}, TypeError, "out: expected one of torch.float32, got torch.float16"),
+        ({"out": torch.empty(1, 3, 32, 32).double()}, TypeError, "out: expected one of .*, got torch.float64"),
         (
             {"out": torch.empty(1, 3, 32, 32).contiguous(memory_format=torch.channels_last)},
             RuntimeError,
-            "patches: expected contiguous float32",
+            "patches: expected contiguous",
         ),
+        ({"dtype": torch.bfloat16}, TypeError, "dtype: expected float32 or float16, got torch.bfloat16"),
     ],
 )  # fmt: skip
 def test_patches_reject(changes: dict[str, object], error: type[Exception], message: str) -> None:
@@ -215,6 +250,8 @@ def test_image_rejects(changes: dict[str, object], error: type[Exception], messa
 def test_native_entries_reject() -> None:
     with pytest.raises(RuntimeError, match=r"fsrcnn_patches: offsets: expected \(5,\) int64"):
         torch.ops.enaf_ext.fsrcnn_patches(torch.zeros(1, 3, 32, 32), IMAGE, ORDER, OFFSETS[:2], WEIGHTS, 8, 2, 4)
+    with pytest.raises(RuntimeError, match="fsrcnn_patches: patches: dtype not supported: Double"):
+        torch.ops.enaf_ext.fsrcnn_patches(torch.zeros(1, 3, 32, 32).double(), IMAGE, ORDER, OFFSETS, WEIGHTS, 8, 2, 4)
     with pytest.raises(RuntimeError, match="fsrcnn_image: scale: expected 2, 3 or 4, got 7"):
         torch.ops.enaf_ext.fsrcnn_image(IMAGE, WEIGHTS, 7, 0, 8, torch.uint8)
     with pytest.raises(RuntimeError, match="fsrcnn_image: rows: expected 0 <= top <= bottom <= 8, got 5 and 3"):
@@ -228,3 +265,80 @@ def test_a_network_with_slopes_of_its_own_for_each_channel_is_left_to_its_layers
     assert fused(network, cpu, torch.float32) is None
     assert fused(create_backbone("fsrcnn"), cpu, torch.bfloat16) is None
     assert fused(create_backbone("light"), cpu, torch.float32) is None
+
+
+def assert_near(actual: Tensor, expected: Tensor) -> None:
+    """What tensor cores make of it: features are rounded to float16."""
+    torch.testing.assert_close(actual.cpu().float(), expected, rtol=0, atol=HALF_FEATURES)
+    assert (actual.cpu() - expected).abs().mean() < HALF_FEATURES / 5
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+@pytest.mark.parametrize(("shape", "patch_size", "overlap"), [*SHAPES[:3], ((1, 30, 83), 36, 18), SHAPES[4]], ids=str)
+def test_cuda_matches_cpu(
+    shape: tuple[int, int, int], patch_size: int, overlap: int, scale: int, gpu: torch.device
+) -> None:
+    weights, grid = flat(fsrcnn(scale)), PatchGrid(*shape[1:], patch_size, overlap)
+    order, offsets = ops.route_exits(torch.arange(shape[0] * grid.num_patches) % 3 + 1, 4)
+    for image_dtype in DTYPES:
+        image = random_pixels((shape[0], 3, *shape[1:]), image_dtype, torch.device("cpu"))
+        expected = ops.fsrcnn_patches(image, grid, order, offsets, weights, scale)
+        arguments = (image.to(gpu), grid, order.to(gpu), offsets.to(gpu), weights.to(gpu), scale)
+        patches = ops.fsrcnn_patches(*arguments)
+        assert patches.is_contiguous()
+        assert_near(patches, expected)
+        assert torch.equal(ops.fsrcnn_patches(*arguments), patches)
+        assert torch.equal(ops.fsrcnn_patches(*arguments[:3], offsets, *arguments[4:]), patches)
+        assert torch.equal(ops.fsrcnn_patches(*arguments, dtype=torch.float16), patches.half())
+        interleaved = arguments[0].contiguous(memory_format=torch.channels_last)
+        assert torch.equal(ops.fsrcnn_patches(interleaved, *arguments[1:]), patches)
+
+
+def test_cuda_graph(gpu: torch.device) -> None:
+    weights, grid = flat(fsrcnn(4)).to(gpu), PatchGrid(67, 131)
+    exits = torch.zeros(grid.num_patches, dtype=torch.int64, device=gpu)
+    image = torch.zeros(1, 3, 67, 131, dtype=torch.uint8, device=gpu)
+
+    def run() -> Tensor:
+        order, offsets = ops.route_exits(exits, 4)
+        return ops.fsrcnn_patches(image, grid, order, offsets, weights, 4, dtype=torch.float16)
+
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        run()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = run()
+    for _ in range(2):
+        exits.copy_(torch.randint(1, 4, exits.shape))
+        image.copy_(torch.randint(0, 256, image.shape))
+        graph.replay()
+        assert torch.equal(captured, run())
+
+
+def test_cuda_shows_overflows(gpu: torch.device) -> None:
+    weights, grid = flat(fsrcnn(4)), PatchGrid(32, 32)
+    weights[75 * 56] = 1e6  # the head's first bias
+    order, offsets = ops.route_exits(torch.tensor([3]), 4)
+    image = torch.rand(1, 3, 32, 32, device=gpu)
+    patches = ops.fsrcnn_patches(image, grid, order.to(gpu), offsets, weights.to(gpu), 4, dtype=torch.float16)
+    assert not patches.sum().isfinite()
+
+
+def test_cuda_rejects_what_does_not_fit(gpu: torch.device) -> None:
+    image, order = torch.zeros(1, 3, 200, 200, device=gpu), torch.zeros(1, dtype=torch.int64, device=gpu)
+    with pytest.raises(RuntimeError, match=r"patch_size: expected at most \d+, for which .* shared memory, got 100"):
+        ops.fsrcnn_patches(image, PatchGrid(200, 200, 100, 0), order, OFFSETS, WEIGHTS.to(gpu), 4)
+
+
+def test_cuda_runs_fused_where_asked(gpu: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = create_backbone("fsrcnn")
+    assert fused(network, gpu, torch.float16) is None
+    image = torch.randint(0, 256, (3, 100, 150), dtype=torch.uint8, device=gpu)
+    layers = Upscaler()(image, eta=1.0)
+    monkeypatch.setenv("ENAF_FUSED_CUDA", "1")
+    assert fused(network, gpu, torch.float32) is None
+    assert fused(network, gpu, torch.float16) is not None
+    assert (Upscaler()(image, eta=1.0).int() - layers.int()).abs().max() <= 3

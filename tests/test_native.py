@@ -75,7 +75,9 @@ def build(program: str, sanitizer: str) -> Path:
     [
         ("test_kernels.cpp", "address"),
         ("test_kernels_with_barriers.cpp", "address"),
+        ("test_fsrcnn_patches.cpp", "address"),
         pytest.param("test_kernels_with_barriers.cpp", "thread", marks=pytest.mark.slow),
+        pytest.param("test_fsrcnn_patches.cpp", "thread", marks=pytest.mark.slow),
     ],
 )
 def test_kernels_on_the_cpu(program: str, sanitizer: str) -> None:
@@ -92,5 +94,5 @@ def test_kernels_on_the_cpu(program: str, sanitizer: str) -> None:
 def test_every_kernel_runs_here() -> None:
     tests = "\n".join(path.read_text() for path in NATIVE.glob("*.cpp"))
     kernels = {name for path in (ROOT / "csrc" / "cuda").glob("*.cu*") for name in KERNEL.findall(path.read_text())}
-    assert len(kernels) >= 7
+    assert len(kernels) >= 9
     assert sorted(name for name in kernels if name not in tests) == []

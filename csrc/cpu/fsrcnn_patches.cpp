@@ -479,13 +479,14 @@ void fsrcnn_patches_cpu(const Tensor& patches, const Tensor& image, const Tensor
   const Tensor depths = torch::stable::contiguous(offsets);
   const Tensor flat = torch::stable::contiguous(weights);
   const int64_t count = order.size(0);
-  const bool channels_last = checked_target(op, patches, image, order, fsrcnn::colours, scale * patch_size);
-  ENAF_CHECK(!channels_last && patches.scalar_type() == ScalarType::Float, op,
-             ": patches: expected contiguous float32");
+  check_fsrcnn_results(patches, image, order, scale * patch_size);
+  const bool narrow = patches.scalar_type() != ScalarType::Float;
+  const Tensor sums =
+      narrow ? empty_on(image, {count, fsrcnn::colours, patches.size(2), patches.size(3)}, ScalarType::Float) : patches;
   const auto* indices = static_cast<const int64_t*>(checked.const_data_ptr());
   const auto* reached = static_cast<const int64_t*>(depths.const_data_ptr());
   const auto* values = static_cast<const float*>(flat.const_data_ptr());
-  auto* out = static_cast<float*>(patches.mutable_data_ptr());
+  auto* out = static_cast<float*>(sums.mutable_data_ptr());
   dispatch(ScoredTypes{}, image.scalar_type(), "fsrcnn_patches: image", [&](auto in) {
     using In = typename decltype(in)::type;
     specialised(scale, [&](auto unit, auto factor) {
@@ -493,6 +494,9 @@ void fsrcnn_patches_cpu(const Tensor& patches, const Tensor& image, const Tensor
                                                            count);
     });
   });
+  if (narrow) {
+    std::copy(out, out + sums.numel(), static_cast<Half*>(patches.mutable_data_ptr()));
+  }
 }
 
 Tensor fsrcnn_image_cpu(const Tensor& image, const Tensor& weights, int64_t scale, int64_t top, int64_t bottom,

@@ -13,6 +13,7 @@ from enaf_ext.grid import PatchGrid
 
 from .fused import FusedNetwork
 from .models import MultiExitNetwork
+from .pixels import pixel_shuffle
 from .workspace import Room
 
 
@@ -42,7 +43,7 @@ def run_exits(
         side = network.scale * grid.patch_size
         whole = (room or Room(rgb.device)).empty((running[0], 3, side, side), dtype)
         learned, interpolated = whole.split([running[1], running[0] - running[1]])
-        fused.patches(rgb, grid, order[: running[1]], torch.tensor(running, device=rgb.device), out=learned)
+        fused.patches(rgb, grid, order[: running[1]], torch.tensor(running), out=learned)
         interpolate(out=interpolated)
         return [whole]
     parts = _layer_by_layer(network, rgb, grid, order, running, batch, dtype)
@@ -96,6 +97,8 @@ def redo_overflows(
         return
     reached = [int((chosen < count).sum()) for count in running]
     again = torch.cat(run_exits(exact, rgb, grid, order[chosen], reached, batch))
+    if again.shape[1] != parts[0].shape[1]:  # fused results are pixels
+        again = pixel_shuffle(again, exact.scale)
     again = again.clamp_(0, 1).to(parts[0].dtype)  # as every result is in the end
     first = 0
     for part in parts:

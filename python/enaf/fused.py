@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import partial
 from importlib import import_module
@@ -23,26 +24,35 @@ class FusedNetwork(NamedTuple):
     Attributes:
         patches: (image, grid, order, offsets) -> pixels (len(order), 3, s*P, s*P) of the named patches at their exits, as
             ``enaf_ext.ops.fsrcnn_patches``.
-        image: (image, rows=(top, bottom), dtype=...) -> these LR rows of the full exit, as ``enaf_ext.ops.fsrcnn_image``.
+        image: (image, rows=(top, bottom), dtype=...) -> these LR rows of the full exit, as ``enaf_ext.ops.fsrcnn_image``;
+            None where the layers do that.
     """
 
     patches: Callable[..., Tensor]
-    image: Callable[..., Tensor]
+    image: Callable[..., Tensor] | None
 
 
 def fused(network: MultiExitNetwork, device: torch.device, dtype: torch.dtype) -> FusedNetwork | None:
     """The operators for a network as it was trained, on a device and in an arithmetic; None where there are none."""
-    # below AVX2 the layers one by one are faster
-    wide = device.type == "cpu" and import_module("enaf_ext._C").cpu_instructions() != "baseline"
-    if not isinstance(network, FSRCNN) or not wide or dtype != torch.float32:
+    if not isinstance(network, FSRCNN) or not _pays(device, dtype):
         return None
     if any(layer.num_parameters > 1 for layer in network.modules() if isinstance(layer, nn.PReLU)):
         return None
-    weights = flat_weights(network)
+    weights = flat_weights(network).to(device)
+    on_cpu = device.type == "cpu"
     return FusedNetwork(
-        patches=partial(ops.fsrcnn_patches, weights=weights, scale=network.scale),
-        image=partial(ops.fsrcnn_image, weights=weights, scale=network.scale),
+        patches=partial(ops.fsrcnn_patches, weights=weights, scale=network.scale, dtype=dtype),
+        image=partial(ops.fsrcnn_image, weights=weights, scale=network.scale) if on_cpu else None,
     )
+
+
+def _pays(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether the operators are faster than the layers. On CUDA nobody has measured it: there one has to ask for them."""
+    if device.type == "cuda":
+        asked = os.environ.get("ENAF_FUSED_CUDA") == "1"
+        return asked and dtype == torch.float16 and torch.cuda.get_device_capability(device) >= (8, 0)
+    wide = device.type == "cpu" and import_module("enaf_ext._C").cpu_instructions() != "baseline"
+    return wide and dtype == torch.float32  # below AVX2 the layers are faster
 
 
 @torch.no_grad()

@@ -552,7 +552,7 @@ def _predict(job: _Job, windows: Tensor) -> Tensor:
 
 def _run_static(engine: _Engine, shape: tuple[int, ...], read: Read, write: Write) -> None:
     """Images (B, C, H, W) from ``read`` to ``write`` through the full network."""
-    if engine.fused is None:
+    if engine.fused is None or engine.fused.image is None:
         return _run_static_layers(engine, shape, read, write)
     whole = engine.whole
     for first, last in whole.strips_of_result(shape[2], shape[0] * shape[3]):

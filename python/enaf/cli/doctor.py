@@ -17,7 +17,7 @@ from enaf.cli import DONE, SOME_FAILED, version
 
 HELP = "Say what is installed, which operator has which backend, and what to do where something is missing."
 BACKENDS = ("CPU", "CUDA")
-CPU_ONLY = ("fsrcnn_patches", "fsrcnn_image")
+CPU_ONLY = ("fsrcnn_image",)
 _REBUILD = "build it again: `pip install .` (or `make clean test` in a clone) and read the last lines of the build"
 
 
