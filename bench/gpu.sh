@@ -73,11 +73,11 @@ END
 # allocation, so that an access past its end is seen.
 sanitize() {
   PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool "$1" --error-exitcode 99 --print-limit 20 \
-    "$PYTHON" -m pytest -q -p no:cacheprovider tests/test_cuda.py -k "$2"
+    "$PYTHON" -m pytest -q -p no:cacheprovider -m cuda tests/test_cuda.py tests/test_fsrcnn.py -k "$2"
 }
 
 profile() {
-  ncu --clock-control none --set full --kernel-name 'regex:edge_score|details|gather|bicubic|fold|exits' --launch-skip 20 --launch-count 40 \
+  ncu --clock-control none --set full --kernel-name 'regex:edge_score|details|gather|bicubic|fsrcnn|fold|exits' --launch-skip 20 --launch-count 40 \
     -f -o "$OUT/kernels" "$PYTHON" bench/kernels.py --size 1920x1080 --seconds 0.05 --json "$OUT/profiled.json" &&
     ncu --import "$OUT/kernels.ncu-rep" --page details --csv >"$OUT/kernels.ncu.csv"
 }
@@ -116,13 +116,18 @@ for name in $STEPS; do
       for tool in memcheck initcheck; do
         step "sanitize-$tool" bash -c "$(declare -f sanitize); sanitize $tool 'matches_cpu or route or out_of_range'"
       done
-      for tool in racecheck synccheck; do # only edge_score and route_exits have shared memory and barriers
-        step "sanitize-$tool" bash -c "$(declare -f sanitize); sanitize $tool 'cuts or route'"
+      for tool in racecheck synccheck; do # of the kernels that have shared memory and barriers
+        step "sanitize-$tool" bash -c "$(declare -f sanitize); sanitize $tool 'cuts or route or cuda_matches_cpu'"
       done
       ;;
     kernels) step kernels "$PYTHON" bench/kernels.py --device cuda --json "$OUT/kernels.json" ;;
     profile) step profile bash -c "$(declare -f profile); profile" ;;
-    upscale) step upscale "$PYTHON" bench/upscale.py --size 480x270 960x540 1920x1080 --device cuda --json "$OUT/upscale.json" ;;
+    upscale)
+      for fused in 0 1; do # 1: FSRCNN's patches through fsrcnn_patches
+        ENAF_FUSED_CUDA=$fused step "upscale-fused-$fused" "$PYTHON" bench/upscale.py --size 480x270 960x540 1920x1080 \
+          --device cuda --json "$OUT/upscale-fused-$fused.json"
+      done
+      ;;
     stream) step stream bash -c "$(declare -f stream); stream" ;;
     *) echo "no such step: $name" ;;
   esac

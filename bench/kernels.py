@@ -18,6 +18,10 @@ from common import Report, Row, attempt, copies_beyond_cache, nbytes
 from torch import Tensor
 from torch.nn import functional as F
 
+from enaf.exits import run_exits
+from enaf.fused import FusedNetwork, flat_weights
+from enaf.inference import batch_size, prepare
+from enaf.models.fsrcnn import FSRCNN
 from enaf_ext import ops, reference
 from enaf_ext.grid import PatchGrid
 
@@ -239,6 +243,28 @@ class Bench:
             ]
         )
 
+    def fsrcnn_patches(self) -> None:
+        """All layers of the full exit, which on CUDA nothing calls unless ENAF_FUSED_CUDA=1 asks for it."""
+        case = f"fsrcnn_patches x{self.scale}, uint8 to {self.float}, full exit"
+        count, size = self.grid.num_patches, self.grid.patch_size
+        images = self.sets(lambda: self.image(torch.uint8))
+        order = torch.arange(count, device=self.device)
+        running = [count, count, count, count, 0]
+        trained = FSRCNN(self.scale)
+        network = prepare(trained, self.device, self.float)
+        arguments = {"grid": self.grid, "order": order, "running": running}
+        layers = partial(run_exits, network, batch=batch_size(network, size, self.device), **arguments)
+        weights = flat_weights(trained).to(self.device)
+        patches = partial(ops.fsrcnn_patches, weights=weights, scale=self.scale, dtype=self.float)
+        whole = partial(layers, fused=FusedNetwork(patches, None))
+        moved = nbytes(images[0]) + 3 * count * (size * self.scale) ** 2 * self.float.itemsize
+        self.report.add(
+            [
+                self.time(case, "enaf_ext", whole, images, bytes_moved=moved),
+                self.time(case, "its layers one by one, before the shuffle", layers, images),
+            ]
+        )
+
     def route_exits(self) -> None:
         for count in (self.grid.num_patches, 100_000):
             case = f"route_exits, {count} patches, 4 exits"
@@ -349,6 +375,7 @@ class Bench:
         self.unfold_patches()
         self.gather_patches()
         self.bicubic_patches()
+        self.fsrcnn_patches()
         self.route_exits()
         self.fold_patches()
         self.sliding_window()
