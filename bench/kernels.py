@@ -255,7 +255,7 @@ class Bench:
         arguments = {"grid": self.grid, "order": order, "running": running}
         layers = partial(run_exits, network, batch=batch_size(network, size, self.device), **arguments)
         weights = flat_weights(trained).to(self.device)
-        patches = partial(ops.fsrcnn_patches, weights=weights, scale=self.scale, dtype=self.float)
+        patches = partial(ops.fsrcnn_patches, weights=weights, scale=self.scale)
         whole = partial(layers, fused=FusedNetwork(patches, None))
         moved = nbytes(images[0]) + 3 * count * (size * self.scale) ** 2 * self.float.itemsize
         self.report.add(
