@@ -22,8 +22,8 @@ class FusedNetwork(NamedTuple):
     """A network as operators that run all of its layers at once.
 
     Attributes:
-        patches: (image, grid, order, offsets) -> pixels (len(order), 3, s*P, s*P) of the named patches at their exits, as
-            ``enaf_ext.ops.fsrcnn_patches``.
+        patches: (image, grid, order, offsets, out=...) -> pixels (len(order), 3, s*P, s*P) of the named patches at their exits,
+            in ``out``, as ``enaf_ext.ops.fsrcnn_patches``.
         image: (image, rows=(top, bottom), dtype=...) -> these LR rows of the full exit, as ``enaf_ext.ops.fsrcnn_image``;
             None where the layers do that.
     """
@@ -41,7 +41,7 @@ def fused(network: MultiExitNetwork, device: torch.device, dtype: torch.dtype) -
     weights = flat_weights(network).to(device)
     on_cpu = device.type == "cpu"
     return FusedNetwork(
-        patches=partial(ops.fsrcnn_patches, weights=weights, scale=network.scale, dtype=dtype),
+        patches=partial(ops.fsrcnn_patches, weights=weights, scale=network.scale),
         image=partial(ops.fsrcnn_image, weights=weights, scale=network.scale) if on_cpu else None,
     )
 
