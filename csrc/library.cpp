@@ -10,10 +10,12 @@ STABLE_TORCH_LIBRARY(enaf_ext, m) {
       "gather_patches(Tensor image, Tensor order, SymInt patch_size, SymInt overlap, ScalarType dtype, "
       "bool channels_last) -> Tensor");
   m.def(
-      "bicubic_patches(Tensor(a!) patches, Tensor image, Tensor order, SymInt patch_size, SymInt overlap, SymInt scale, "
+      "bicubic_patches(Tensor(a!) patches, Tensor image, Tensor order, SymInt patch_size, SymInt overlap, SymInt "
+      "scale, "
       "bool shuffled) -> ()");
   m.def(
-      "fsrcnn_patches(Tensor(a!) patches, Tensor image, Tensor order, Tensor offsets, Tensor weights, SymInt patch_size, "
+      "fsrcnn_patches(Tensor(a!) patches, Tensor image, Tensor order, Tensor offsets, Tensor weights, SymInt "
+      "patch_size, "
       "SymInt overlap, SymInt scale) -> ()");
   m.def(
       "fsrcnn_image(Tensor image, Tensor weights, SymInt scale, SymInt top, SymInt bottom, ScalarType dtype) -> "
