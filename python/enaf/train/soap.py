@@ -75,7 +75,8 @@ class SOAP(torch.optim.Optimizer):
             state["variance"] = torch.zeros_like(gradient)
             for side in sides:
                 state[f"covariance{side}"] = _covariance(gradient, side)
-                state[f"basis{side}"] = torch.linalg.eigh(state[f"covariance{side}"])[1]
+                # float32 does not converge on a trained network's first gradients: tiny, and of low rank
+                state[f"basis{side}"] = torch.linalg.eigh(state[f"covariance{side}"].double())[1].to(gradient.dtype)
             if sides:
                 return  # the first gradient only sets the basis
         state["step"] += 1
