@@ -54,7 +54,7 @@ def test_prepared_networks_do_the_same(name: str, dtype: torch.dtype) -> None:
             torch.testing.assert_close(result, network.exit(depth, lr), rtol=0, atol=atol)
 
 
-@pytest.mark.parametrize("name", ["fsrcnn", "light", "carn"])
+@pytest.mark.parametrize("name", backbone_names())
 def test_prepared_estimators_say_the_same(name: str) -> None:
     """To less than a tenth of a decibel, a hundredth in the gains, where the CPU runs them in bfloat16."""
     estimator = load_model(name).estimator

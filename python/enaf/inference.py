@@ -51,6 +51,8 @@ def prepare_estimator(estimator: Estimator, device: torch.device) -> Estimator:
 
 
 class _Float32(nn.Module):
+    """From layers in half precision to one that is not."""
+
     def forward(self, x: Tensor) -> Tensor:
         return x.float()
 
