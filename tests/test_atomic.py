@@ -13,11 +13,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 
 from enaf.image_io import WRITABLE, ImageError, Layout, atomic, create_image, read_image, sweep, write_image, writing
 
@@ -149,12 +151,12 @@ def test_an_encoder_that_lies_is_found_out(tmp_path: Path, monkeypatch: pytest.M
     encoder = writing._encoder
 
     class Shorter:
-        def __init__(self, part, target, layout, metadata, quality):  # type: ignore[no-untyped-def]
-            smaller = type(layout)(layout.height - 1, layout.width, layout.channels, layout.dtype)
-            self.inner = encoder(part, target, smaller, metadata, quality)
+        def __init__(self, part: Any, target: Any, layout: Layout, *rest: Any) -> None:
+            smaller = Layout(layout.height - 1, layout.width, layout.channels, layout.dtype)
+            self.inner = encoder(part, target, smaller, *rest)
             self.finish = self.inner.finish
 
-        def write(self, rows):  # type: ignore[no-untyped-def]
+        def write(self, rows: Tensor) -> None:
             self.inner.write(rows[:-1])
 
     monkeypatch.setattr(writing, "_encoder", Shorter)
