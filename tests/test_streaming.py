@@ -77,6 +77,7 @@ def test_reads_ascending_bands_and_no_more_than_it_must(
 ) -> None:
     lr = picture(3, 600, 116, torch.uint8)
     monkeypatch.setitem(enaf.upscaler.BAND_PATCHES, "cpu", 8)
+    monkeypatch.setitem(enaf.upscaler.LOOKED_AT, "cpu", lr[0].numel() - 1)
     for keywords, passes in (({"budget": 0.4}, 2), ({"force_exit": 1}, 1), ({"eta": 2.0}, 2)):
         asked: list[tuple[int, int]] = []
 
@@ -90,6 +91,10 @@ def test_reads_ascending_bands_and_no_more_than_it_must(
         assert falls == passes - 1
         assert max(bottom - top for top, bottom in asked) <= 2 * 28 + 4 + 2 * upscaler.model.estimator.margin
         assert sorted({row for top, bottom in asked for row in range(top, bottom)}) == list(range(600))
+    monkeypatch.setitem(enaf.upscaler.LOOKED_AT, "cpu", lr[0].numel())
+    asked.clear()
+    stream(upscaler, lr, read, device="cpu", eta=2.0)
+    assert asked == [(0, 600)]
 
 
 @pytest.mark.parametrize(
@@ -115,7 +120,8 @@ def test_rejects(
         upscaler.stream(lambda top, bottom: rows, shape, lambda top, rows: None, device="cpu")
 
 
-def test_a_reader_that_changes_its_dtype(upscaler: enaf_ext.Upscaler) -> None:
+def test_a_reader_that_changes_its_dtype(upscaler: enaf_ext.Upscaler, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(enaf.upscaler.LOOKED_AT, "cpu", 0)
     dtypes = iter([torch.uint8] + 10 * [torch.float32])
     with pytest.raises(TypeError, match=r"read: expected torch\.uint8 as before, got torch\.float32"):
         upscaler.stream(

@@ -42,11 +42,15 @@ __all__ = ["UpscaleInfo", "Upscaler", "upscale"]
 BAND_PATCHES = {"cpu": 256, "cuda": 4096}
 """Patches in work at once: enough that what is done once a band costs little, on a GPU that they fill it; fits any memory."""
 
-SAMPLED, LEAST_SAMPLED = 24, 8
-"""Of so many patches one is looked at to predict whether routing pays, but of every image so many."""
+LOOKED_AT = {"cpu": 1 << 18, "cuda": 1 << 24}
+"""Pixels of an image whose patches are all scored before it is decided whether routing pays, ..."""
 
-FIRST_SAMPLED = 2
-"""Of the sampled patches the smoothest, so many: where they cost too much already, a CPU does not look at the others."""
+SAMPLED = 24
+"""... while of the patches of a larger one, one in so many is looked at."""
+
+FIRST_LOOK = (16, 8)
+"""Before that, on a CPU, the patches above a sixteenth and an eighth of all others by their edge scores: where these two take
+exits that are too dear, so do the rest."""
 
 LARGEST_SHARE = 1.0
 """Of the full network's multiply-accumulates, up to which an image is routed."""
@@ -265,7 +269,10 @@ class Upscaler:
         request = Request(eta, gamma, budget, budget_ms, force_exit, patch_size, overlap).checked(self.num_exits)
         device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         engine = self._engine(device, dtype)
-        source, sink = HostRows(read, shape, device, check_image), HostSink(write, device)
+        source: Read = HostRows(read, shape, device, check_image)
+        if shape[1] * shape[2] <= LOOKED_AT[device.type]:
+            source = _again(source(0, shape[1]))
+        sink = HostSink(write, device)
         info = self._run(engine, request, (1, *shape), source, sink, Stopwatch(device, synchronize=False))
         sink.flush()
         return info
@@ -387,24 +394,34 @@ class Upscaler:
         return eta_for_budget(psnr_db, edge_score, self._relative_cost(job), budget, request.gamma)
 
     def _static_images(self, job: _Job, eta: float) -> list[int]:
-        """The images for which routing would cost more than the full network as a whole, by a sample of their patches."""
+        """The images for which routing would cost more than the full network as a whole."""
         request, grid, record = job.request, job.grid, job.record
         limited = request.budget is not None and request.budget < 1
         always_tiled = self.model.tiling == "paper" or grid.patch_size < CELL
         if request.force_exit is not None or limited or always_tiled:
             return []
-        if record.scored:
-            return self._too_dear(job, eta, record.psnr_db.flatten(1, 2), record.edge_score.flatten(1))
-        windows, edge_score = _sample(job)
-        on_cpu, sampled = job.engine.device.type == "cpu", edge_score.shape[1]
-        few = FIRST_SAMPLED if on_cpu and sampled < grid.num_patches else sampled
-        psnr_db = _predict(job, windows[:, :few])
-        dear = self._too_dear(job, eta, psnr_db, edge_score[:, :few])
-        if few == sampled or len(dear) == len(job.images):
-            return dear
-        psnr_db = torch.cat([psnr_db, _predict(job, windows[:, few:])], dim=1)
-        all_told = self._too_dear(job, eta, psnr_db, edge_score)
-        return [image for image in job.images if image in dear or image in all_told]
+        dear: list[int] = []
+        if not record.scored:
+            if grid.height * grid.width > LOOKED_AT[job.engine.device.type]:
+                return self._too_dear(job, eta, *_scores_of(job, _spread(grid)))
+            if job.engine.device.type == "cpu":
+                dear = self._dear_at_first_look(job, eta)
+            if len(dear) < len(job.images):
+                _score_all(job)
+        if len(dear) < len(job.images):
+            all_told = self._too_dear(job, eta, record.psnr_db.flatten(1, 2), record.edge_score.flatten(1))
+            dear = [image for image in job.images if image in dear or image in all_told]
+        return dear
+
+    def _dear_at_first_look(self, job: _Job, eta: float) -> list[int]:
+        """The same by two patches of each image."""
+        grid, dear = job.grid, []
+        edge_score = ops.edge_score(job.read(0, grid.height), grid).view(len(job.images), -1)
+        places = [grid.num_patches // share for share in FIRST_LOOK]
+        for image, patches in zip(job.images, edge_score.argsort(dim=1, stable=True)[:, places], strict=True):
+            part = job.of([image])
+            dear += self._too_dear(part, eta, *_scores_of(part, patches))
+        return dear
 
     def _too_dear(self, job: _Job, eta: float, psnr_db: Tensor, edge_score: Tensor) -> list[int]:
         """The images that routing would make dearer than the full network, by these scores (B, n, E) and (B, n) of theirs."""
@@ -502,6 +519,11 @@ class Upscaler:
             return self._engines[device, dtype]
 
 
+def _again(image: Tensor) -> Read:
+    """Rows of an image that is in memory, as often as one likes."""
+    return lambda top, bottom: image[:, :, top:bottom]
+
+
 def _score(job: _Job, band: Band, lr: Tensor) -> None:
     """Edge scores and predicted PSNR of a band's patches, from its rows with their margin."""
     inner = lr[:, :, band.above : lr.shape[2] - band.below]
@@ -520,34 +542,31 @@ def _score_all(job: _Job) -> None:
         job.record.scored = True
 
 
-def _sample(job: _Job) -> tuple[Tensor, Tensor]:
-    """About one patch in ``SAMPLED``, those of an image by their edge scores (B, n): windows (B, n, C, P+2m, P+2m)."""
-    grid, margin, size = job.grid, job.engine.estimator.margin, job.grid.patch_size
-    count = min(grid.num_patches, max(LEAST_SAMPLED, grid.num_patches // SAMPLED))
+def _spread(grid: PatchGrid) -> Tensor:
+    """One patch in ``SAMPLED`` (n,): rows in turn, columns by the golden ratio, spread over the image whatever its grid."""
+    count = -(-grid.num_patches // SAMPLED)
     index = torch.arange(count)
-    if count == grid.num_patches:
-        row, col = index // grid.cols, index % grid.cols
-    else:  # rows in turn, columns by the golden ratio: spread over the image whatever its grid
-        row, col = (2 * index + 1) * grid.rows // (2 * count), (index * 0.618034 % 1 * grid.cols).long()
+    return (2 * index + 1) * grid.rows // (2 * count) * grid.cols + (index * 0.618034 % 1 * grid.cols).long()
+
+
+def _scores_of(job: _Job, patches: Tensor) -> tuple[Tensor, Tensor]:
+    """PSNR (B, n, E) and edge scores (B, n) of some patches (n,) of the grid, each from its own pixels and their margin."""
+    grid, estimator, size = job.grid, job.engine.estimator, job.grid.patch_size
+    margin = estimator.margin
     window = torch.arange(-margin, size + margin)
-    rows = (row[:, None] * grid.stride + window).clamp_(0, grid.height - 1)
-    cols = (col[:, None] * grid.stride + window).clamp_(0, grid.width - 1)
-    tops = rows[:, 0].tolist()
+    rows = (patches[:, None] // grid.cols * grid.stride + window).clamp_(0, grid.height - 1)
+    cols = (patches[:, None] % grid.cols * grid.stride + window).clamp_(0, grid.width - 1)
     places = (rows - rows[:, :1]).to(job.engine.device)[:, :, None], cols.to(job.engine.device)[:, None]
     windows = [
         job.read(top, bottom + 1)[:, :, below, right]
-        for top, bottom, below, right in zip(tops, rows[:, -1].tolist(), *places, strict=True)
+        for top, bottom, below, right in zip(rows[:, 0].tolist(), rows[:, -1].tolist(), *places, strict=True)
     ]
-    sampled = torch.stack(windows, dim=1)
-    inner = sampled[..., margin : margin + size, margin : margin + size].flatten(0, 1).contiguous()
-    edge_score, order = ops.edge_score(inner, PatchGrid(size, size, size, 0)).view(-1, count).sort(dim=1, stable=True)
-    return torch.stack([image[places] for image, places in zip(sampled, order, strict=True)]), edge_score
-
-
-def _predict(job: _Job, windows: Tensor) -> Tensor:
-    """PSNR (B, n, E) of the patches in windows (B, n, C, P+2m, P+2m)."""
-    pixels = unit_range(as_rgb(windows.flatten(0, 1))).contiguous(memory_format=torch.channels_last)
-    return job.engine.estimator(pixels).view(*windows.shape[:2], -1)
+    looked_at = torch.stack(windows, dim=1).flatten(0, 1)
+    inner = looked_at[..., margin : margin + size, margin : margin + size].contiguous()
+    edge_score = ops.edge_score(inner, PatchGrid(size, size, size, 0))
+    pixels = unit_range(as_rgb(looked_at)).contiguous(memory_format=torch.channels_last)
+    shape = len(job.images), len(patches)
+    return estimator(pixels).view(*shape, -1), edge_score.view(shape)
 
 
 def _run_static(engine: _Engine, shape: tuple[int, ...], read: Read, write: Write) -> None:
