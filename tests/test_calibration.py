@@ -159,5 +159,6 @@ def test_bench_says_what_to_use(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "best static" in out
     assert "eta 0.3" in out
     assert "Use eta" in out or "No eta keeps" in out
+    assert ("eta 1, bfloat16" in out) == torch.ops.mkldnn._is_mkldnn_bf16_supported()
     for wrong in (["missing.png"], [str(file), "--size", "64"], [str(file), "--repeats", "0"]):
         assert main(["bench", *wrong, "--device", "cpu"]) == 2

@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
     import torch
 
     import enaf_ext
-    from enaf.evaluate.speed import STATIC, TOLERANCE_DB, compare, fastest_equal, low_resolution
+    from enaf.evaluate.speed import STATIC, TOLERANCE_DB, compare, fastest_equal, halves, in_half, low_resolution, name_of
     from enaf.image_io import ImageError, read_image
 
     device = arguments.device
@@ -60,13 +60,14 @@ def run(arguments: argparse.Namespace) -> int:
             pairs.append(low_resolution(pixels, arguments.scale, int(width), int(height)))
     except (ImageError, ValueError, OSError, RuntimeError, AssertionError) as error:
         raise UsageError(str(error).splitlines()[0]) from error
-    contenders = compare(upscaler, pairs, torch.device(device), repeats=arguments.repeats)
+    peers = halves(upscaler) if device == "cpu" else {}
+    contenders = compare(upscaler, pairs, torch.device(device), peers=peers, repeats=arguments.repeats)
     full = next(entry for entry in contenders if entry.name == STATIC)
-    print(f"{'':14} {'ms':>9} {'of static':>10} {'PSNR':>9} {'FLOPs':>7} {'MACs':>6}")
+    print(f"{'':21} {'ms':>9} {'of static':>10} {'PSNR':>9} {'FLOPs':>7} {'MACs':>6}")
     for entry in contenders:
         cost = "" if entry.paper is None or entry.macs is None else f"{entry.paper:7.0%} {entry.macs:6.0%}"
         share = entry.milliseconds / full.milliseconds
-        print(f"{entry.name:14} {entry.milliseconds:9.1f} {share:9.0%}  {entry.psnr_db:6.2f} dB {cost}".rstrip())
+        print(f"{entry.name:21} {entry.milliseconds:9.1f} {share:9.0%}  {entry.psnr_db:6.2f} dB {cost}".rstrip())
     best = fastest_equal(contenders)
     if best is None or best.milliseconds >= full.milliseconds:
         print(
@@ -76,5 +77,12 @@ def run(arguments: argparse.Namespace) -> int:
         print(
             f"\nUse {best.name}: {best.milliseconds / full.milliseconds:.0%} of the full network's time here, "
             f"{best.psnr_db - full.psnr_db:+.2f} dB."
+        )
+    found = {entry.name: entry for entry in contenders}
+    if peers and found[in_half(name_of(1))].milliseconds < 0.9 * found[name_of(1)].milliseconds:
+        half, single = found[in_half(name_of(1))], found[name_of(1)]
+        print(
+            f"In bfloat16 (--dtype bfloat16) eta 1 takes {half.milliseconds / single.milliseconds:.0%} of its time in float32, "
+            f"{half.psnr_db - single.psnr_db:+.2f} dB."
         )
     return DONE

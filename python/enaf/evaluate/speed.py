@@ -72,6 +72,21 @@ def plain(network: MultiExitNetwork, compiled: bool = False) -> Callable[[Tensor
     return upscale
 
 
+def halves(upscaler: Upscaler, eta: float = 1.0) -> dict[str, Callable[[Tensor], Tensor]]:
+    """The static network and routing in bfloat16, where the CPU has arithmetic for it; empty elsewhere."""
+    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return {}
+    return {
+        in_half(STATIC): partial(upscaler.static, dtype=torch.bfloat16),
+        in_half(name_of(eta)): partial(upscaler, eta=eta, dtype=torch.bfloat16),
+    }
+
+
+def in_half(name: str) -> str:
+    """What a contender is called in bfloat16."""
+    return f"{name}, bfloat16"
+
+
 def low_resolution(hr: Tensor, scale: int, width: int, height: int) -> tuple[Tensor, Tensor]:
     """The centre of an original (3, H, W) uint8, at most ``width`` x ``height`` times the scale, and its LR image."""
     height, width = min(height, hr.shape[1] // scale), min(width, hr.shape[2] // scale)
