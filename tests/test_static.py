@@ -41,17 +41,21 @@ def test_equals_the_network_on_the_whole_image(name: str, strips: int, monkeypat
     torch.testing.assert_close(upscaler.static(lr), expected.clamp(0, 1), rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("scale", [2, 3, 4])
 @pytest.mark.parametrize("name", backbone_names())
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_prepared_networks_do_the_same(name: str, dtype: torch.dtype) -> None:
-    network = create_backbone(name).eval()
+def test_prepared_networks_do_the_same(name: str, dtype: torch.dtype, scale: int) -> None:
+    network = create_backbone(name, scale).eval()
+    for parameter in network.parameters():
+        parameter.data.add_(0.02 * torch.randn_like(parameter))
     ready = prepare(network, CPU, dtype)
     lr = torch.rand(2, 3, 20, 24).contiguous(memory_format=torch.channels_last)
     with torch.inference_mode():
         for depth in range(1, network.num_exits):
+            expected = network.exit(depth, lr)
             result = ready.exit(depth, lr.to(dtype)).float()
-            atol = 1e-5 if dtype == torch.float32 else 0.05
-            torch.testing.assert_close(result, network.exit(depth, lr), rtol=0, atol=atol)
+            atol = (1e-5 if dtype == torch.float32 else 0.05) * max(1.0, float(expected.abs().max()))
+            torch.testing.assert_close(result, expected, rtol=0, atol=atol)
 
 
 @pytest.mark.parametrize("name", backbone_names())

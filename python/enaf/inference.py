@@ -4,20 +4,26 @@
 from __future__ import annotations
 
 import copy
+from itertools import pairwise, product
 from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
 
 from .estimator import Estimator
-from .models import Module, MultiExitNetwork, SubPixelTransposedConvolution, channels_last
+from .models import (
+    Concatenation,
+    Module,
+    MultiExitNetwork,
+    Residual,
+    SubPixelTransposedConvolution,
+    channels_last,
+)
 
 WORKING_SET = {"cpu": 4 << 20, "cuda": 1 << 30}
 """Bytes that the largest feature map of a batch may take: on a CPU what stays in the cache of the cores, on a GPU what
 leaves memory for everything else and fills it."""
 SMALLEST_BATCH = 4
-
-_ACTIVATIONS = (nn.ReLU, nn.LeakyReLU, nn.PReLU)
 
 
 def prepare(module: Module, device: torch.device, dtype: torch.dtype) -> Module:
@@ -28,12 +34,15 @@ def prepare(module: Module, device: torch.device, dtype: torch.dtype) -> Module:
         dtype: floating dtype of weights and features.
 
     Returns:
-        The copy, in evaluation mode, without gradients. On a CPU in float32 or bfloat16 every convolution and the activation
-        behind it are one call of oneDNN, which spares a pass over memory each and changes no bit.
+        The copy, in evaluation mode, without gradients. On a CPU, colours are made before a pixel shuffle, not behind it. In
+        float32 or bfloat16 every convolution is one call of oneDNN together with the activation and the sum behind it, and in
+        float32 nothing is concatenated. That spares passes over memory and changes no more than the order of sums.
     """
     module = copy.deepcopy(module).eval().requires_grad_(False)
+    if device.type == "cpu":
+        _shuffle_last(module)
     if device.type == "cpu" and dtype != torch.float16 and torch.backends.mkldnn.is_available():
-        _fuse(module)
+        _fuse(module, split=dtype == torch.float32)
     return channels_last(module.to(device, dtype))
 
 
@@ -84,6 +93,45 @@ def batch_size(network: MultiExitNetwork, patch_size: int, device: torch.device)
     return max(SMALLEST_BATCH, WORKING_SET[device.type] // largest)
 
 
+def _shuffle_last(module: nn.Module) -> None:
+    """Exchanges in place, in every ``Sequential``, a pixel shuffle by two and the convolution to three colours behind it: the
+    colours are shuffled instead of all features, whose large copy costs more than the convolution."""
+    children = list(module.named_children())
+    for (shuffle_name, shuffle), (name, layer) in pairwise(children):
+        by_two = isinstance(shuffle, nn.PixelShuffle) and shuffle.upscale_factor == 2
+        if isinstance(module, nn.Sequential) and by_two and _makes_colours(layer):
+            setattr(module, shuffle_name, _before_shuffle(layer))
+            setattr(module, name, shuffle)
+    for _, layer in children:
+        _shuffle_last(layer)
+
+
+def _makes_colours(layer: nn.Module) -> TypeGuard[nn.Conv2d]:
+    return (
+        type(layer) is nn.Conv2d
+        and _is_plain_convolution(layer)
+        and (layer.out_channels, layer.groups) == (3, 1)
+        and (layer.kernel_size, layer.stride, layer.padding) == ((3, 3), (1, 1), (1, 1))
+    )
+
+
+@torch.no_grad()
+def _before_shuffle(layer: nn.Conv2d) -> nn.Conv2d:
+    """The convolution (C*4 -> 3*4 channels) whose shuffled result is that of ``layer`` on the shuffled input.
+
+    Pixel 2h+i of the shuffled image is pixel h of channel i, so that its neighbour 2h+i+d is pixel h+a of channel p with
+    i + d = 2a + p.
+    """
+    before = nn.Conv2d(4 * layer.in_channels, 4 * layer.out_channels, 3, padding=1, bias=layer.bias is not None)
+    before.weight.zero_()
+    for i, j, y, x in product(range(2), range(2), range(3), range(3)):
+        (a, p), (b, q) = divmod(i + y - 1, 2), divmod(j + x - 1, 2)
+        before.weight[2 * i + j :: 4, 2 * p + q :: 4, a + 1, b + 1] = layer.weight[:, :, y, x]
+    if before.bias is not None and layer.bias is not None:
+        before.bias.copy_(layer.bias.repeat_interleave(4))
+    return before.requires_grad_(False)
+
+
 class _FusedConvolution(nn.Conv2d):
     """A convolution and the activation behind it as one call of oneDNN."""
 
@@ -107,28 +155,80 @@ class _FusedConvolution(nn.Conv2d):
             fused.activation, fused.slope = "leaky_relu", [float(activation.weight)]
         return fused
 
+    def forward(self, x: Tensor, plus: Tensor | None = None, in_place: bool = False) -> Tensor:
+        """The activation of the convolution, to which ``plus`` is added; ``in_place`` the result takes its memory."""
+        weights = self.weight, self.bias, self.padding, self.stride, self.dilation, self.groups
+        if plus is None:
+            return torch.ops.mkldnn._convolution_pointwise(x, *weights, self.activation, self.slope, "")
+        behind = "add", 1.0, None if self.activation == "none" else self.activation, self.slope, ""
+        if in_place:
+            return torch.ops.mkldnn._convolution_pointwise_.binary(plus, x, *weights, *behind)
+        return torch.ops.mkldnn._convolution_pointwise.binary(x, plus, *weights, *behind)
+
+
+class _FusedResidual(nn.Module):
+    """``Residual``, whose last convolution adds the input."""
+
+    def __init__(self, residual: Residual, split: bool) -> None:
+        super().__init__()
+        *body, last = residual.body
+        assert _is_plain_convolution(last)
+        self.body = nn.Sequential(*body)
+        _fuse(self.body, split)
+        self.last = _FusedConvolution.of(last, residual.activation)
+
     def forward(self, x: Tensor) -> Tensor:
-        return torch.ops.mkldnn._convolution_pointwise(
-            x, self.weight, self.bias, self.padding, self.stride, self.dilation, self.groups,
-            self.activation, self.slope, "",
-        )  # fmt: skip
+        return self.last(self.body(x), x)
 
 
-def _fuse(module: nn.Module) -> None:
-    """Replaces every convolution in place, together with the activation behind it in a ``Sequential``."""
+class _SplitConcatenation(nn.Module):
+    """``Concatenation`` as the sum of a convolution of each tensor."""
+
+    def __init__(self, concatenation: Concatenation) -> None:
+        super().__init__()
+        whole, activation = concatenation
+        assert isinstance(whole, nn.Conv2d)
+        self.layers = nn.ModuleList()
+        first = 0
+        for width in concatenation.widths:
+            layer = nn.Conv2d(width, whole.out_channels, 1, bias=first == 0).requires_grad_(False)
+            layer.weight.copy_(whole.weight[:, first : first + width])
+            if layer.bias is not None and whole.bias is not None:
+                layer.bias.copy_(whole.bias)
+            first += width
+            self.layers.append(_FusedConvolution.of(layer, activation if first == whole.in_channels else None))
+
+    def forward(self, first: Tensor, *parts: Tensor) -> Tensor:
+        result = self.layers[0](first)
+        for layer, part in zip(self.layers[1:], parts, strict=True):
+            result = layer(part, result, in_place=True)
+        return result
+
+
+def _fuse(module: nn.Module, split: bool) -> None:
+    """Replaces every convolution in place, together with the activation behind it in a ``Sequential`` and with the sums that
+    the modules of ``models.layers`` tell of.
+
+    Args:
+        split: whether to make sums of concatenations: in half precision they would be rounded at every step.
+    """
     children = list(module.named_children())
     for index, (name, layer) in enumerate(children):
-        if not _is_plain_convolution(layer):
-            _fuse(layer)
-            continue
-        behind = children[index + 1 :] if isinstance(module, nn.Sequential) else []
-        if behind and isinstance(behind[0][1], nn.PixelShuffle):
-            behind = behind[1:]  # moves values and leaves them as they are
-        activation = None
-        if behind and isinstance(behind[0][1], _ACTIVATIONS) and _is_uniform(behind[0][1]):
-            activation = behind[0][1]
-            setattr(module, behind[0][0], nn.Identity())
-        setattr(module, name, _FusedConvolution.of(layer, activation))
+        if isinstance(layer, Residual) and _is_plain_convolution(layer.body[-1]) and _is_known(layer.activation):
+            setattr(module, name, _FusedResidual(layer, split))
+        elif isinstance(layer, Concatenation) and split:
+            setattr(module, name, _SplitConcatenation(layer))
+        elif not _is_plain_convolution(layer):
+            _fuse(layer, split)
+        else:
+            behind = children[index + 1 :] if isinstance(module, nn.Sequential) else []
+            if behind and isinstance(behind[0][1], nn.PixelShuffle):
+                behind = behind[1:]  # moves values and leaves them as they are
+            activation = None
+            if behind and _is_known(behind[0][1]):
+                activation = behind[0][1]
+                setattr(module, behind[0][0], nn.Identity())
+            setattr(module, name, _FusedConvolution.of(layer, activation))
 
 
 def _is_plain_convolution(layer: nn.Module) -> TypeGuard[nn.Conv2d | SubPixelTransposedConvolution]:
@@ -145,6 +245,8 @@ def _is_plain_convolution(layer: nn.Module) -> TypeGuard[nn.Conv2d | SubPixelTra
     )
 
 
-def _is_uniform(activation: nn.Module) -> bool:
-    """Whether it does the same to every channel."""
-    return not isinstance(activation, nn.PReLU) or activation.num_parameters == 1
+def _is_known(activation: nn.Module) -> bool:
+    """Whether oneDNN has it: one that does the same to every channel, or nothing."""
+    if isinstance(activation, nn.PReLU):
+        return activation.num_parameters == 1
+    return isinstance(activation, nn.ReLU | nn.LeakyReLU | nn.Identity)

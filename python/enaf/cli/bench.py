@@ -35,7 +35,16 @@ def run(arguments: argparse.Namespace) -> int:
     import torch
 
     import enaf_ext
-    from enaf.evaluate.speed import STATIC, TOLERANCE_DB, compare, fastest_equal, halves, in_half, low_resolution, name_of
+    from enaf.evaluate.speed import (
+        STATIC,
+        TOLERANCE_DB,
+        compare,
+        fastest_equal,
+        halves,
+        in_half,
+        low_resolution,
+        name_of,
+    )
     from enaf.image_io import ImageError, read_image
 
     device = arguments.device

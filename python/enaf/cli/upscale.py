@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dtype",
         choices=("float32", "bfloat16", "float16"),
-        help="arithmetic of the network (default: float16 on CUDA, else float32; what bfloat16 saves on a CPU, `enaf bench` shows)",
+        help="arithmetic of the network (default: float16 on CUDA, else float32; `enaf bench` shows what bfloat16 saves)",
     )
 
     size = parser.add_argument_group("size").add_mutually_exclusive_group()

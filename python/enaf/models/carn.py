@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .initialise import interpolate_colours, last_weight, pass_colours, random_convolutions
+from .layers import Concatenation, Residual
 from .multi_exit import SHUFFLES, MultiExitNetwork
 from .registry import register_backbone
 
@@ -22,36 +23,30 @@ def _grouped(in_channels: int, out_channels: int) -> nn.Conv2d:
 
 def _fusions() -> nn.ModuleList:
     """One for every length of a cascade's growing collection."""
-    return nn.ModuleList(
-        nn.Sequential(nn.Conv2d(_WIDTH * parts, _WIDTH, 1), nn.ReLU(inplace=True)) for parts in (2, 3, 4)
-    )
+    return nn.ModuleList(Concatenation([_WIDTH] * parts, _WIDTH) for parts in (2, 3, 4))
 
 
 def _cascade(x: Tensor, units: Iterable[nn.Module], fusions: Iterable[nn.Module]) -> Tensor:
-    """y_0 = x, y_i = fusion_i([x, unit_1(y_0), ..., unit_i(y_{i-1})]); the last y."""
-    collected = features = x
+    """y_0 = x, y_i = fusion_i(x, unit_1(y_0), ..., unit_i(y_{i-1})); the last y."""
+    collected, features = [x], x
     for unit, fusion in zip(units, fusions, strict=True):
-        collected = torch.cat([collected, unit(features)], dim=1)
-        features = fusion(collected)
+        collected.append(unit(features))
+        features = fusion(*collected)
     return features
 
 
-class _ResidualUnit(nn.Module):
+class _ResidualUnit(Residual):
     """Two grouped convolutions and one that mixes the groups."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.body = nn.Sequential(
+        super().__init__(
             _grouped(_WIDTH, _WIDTH),
             nn.ReLU(inplace=True),
             _grouped(_WIDTH, _WIDTH),
             nn.ReLU(inplace=True),
             nn.Conv2d(_WIDTH, _WIDTH, 1),
+            activation=nn.ReLU(inplace=True),
         )
-        self.activation = nn.ReLU(inplace=True)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.activation(self.body(x) + x)
 
 
 class _Block(nn.Module):

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from .initialise import interpolate_colours, last_weight, random_convolutions
+from .layers import Residual
 from .multi_exit import MultiExitNetwork
 from .registry import register_backbone
 
@@ -17,19 +18,15 @@ def _convolution(in_channels: int, out_channels: int) -> nn.Conv2d:
     return nn.Conv2d(in_channels, out_channels, 3, padding=1)
 
 
-class _ResidualBlock(nn.Module):
+class _ResidualBlock(Residual):
     def __init__(self) -> None:
-        super().__init__()
-        self.body = nn.Sequential(
+        super().__init__(
             _convolution(_WIDTH, _WIDTH),
             nn.LeakyReLU(0.1, inplace=True),
             _convolution(_WIDTH, _WIDTH),
             nn.LeakyReLU(0.1, inplace=True),
             _convolution(_WIDTH, _WIDTH),
         )
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.body(x)
 
 
 @register_backbone

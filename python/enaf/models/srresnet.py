@@ -8,23 +8,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .initialise import last_weight, random_convolutions
+from .layers import Residual
 from .multi_exit import SHUFFLES, MultiExitNetwork
 from .registry import register_backbone
 
 _WIDTH, _BLOCKS = 64, 16
 
 
-class _ResidualBlock(nn.Module):
+class _ResidualBlock(Residual):
     def __init__(self) -> None:
-        super().__init__()
-        self.body = nn.Sequential(
+        super().__init__(
             nn.Conv2d(_WIDTH, _WIDTH, 3, padding=1),
             nn.ReLU(inplace=True),
             nn.Conv2d(_WIDTH, _WIDTH, 3, padding=1),
         )
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.body(x)
 
 
 def _tail(scale: int, width: int, last_kernel: int) -> nn.Sequential:
