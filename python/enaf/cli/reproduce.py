@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--model",
         nargs="+",
         metavar="MODEL",
-        help="shipped models or .safetensors files (default: all that are shipped)",
+        help="shipped models or .safetensors files (default: all shipped ones of the scale)",
     )
     parser.add_argument(
         "--compare",
@@ -71,10 +71,11 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError(f"the report needs {error.name}: pip install 'enaf_ext[eval]'") from error
     from enaf.checkpoint import load_model, shipped_models
 
+    shipped = [name for name in shipped_models() if name.endswith(f"-x{arguments.scale}")]
     try:
         models, compared = (
             [(Path(name).stem, load_model(name, arguments.scale).to(arguments.device)) for name in names]
-            for names in (arguments.model or shipped_models(), arguments.compare)
+            for names in (arguments.model or shipped, arguments.compare)
         )
         request = Request(
             data=arguments.data,
