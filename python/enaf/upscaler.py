@@ -43,14 +43,14 @@ BAND_PATCHES = {"cpu": 256, "cuda": 4096}
 """Patches in work at once: enough that what is done once a band costs little, on a GPU that they fill it; fits any memory."""
 
 LOOKED_AT = {"cpu": 1 << 18, "cuda": 1 << 24}
-"""Pixels of an image whose patches are all scored before it is decided whether routing pays, ..."""
-
-SAMPLED = 24
-"""... while of the patches of a larger one, one in so many is looked at."""
+"""The largest image, in pixels, whose patches are all scored before it is decided whether routing pays."""
 
 FIRST_LOOK = (16, 8)
-"""Before that, on a CPU, the patches above a sixteenth and an eighth of all others by their edge scores: where these two take
-exits that are too dear, so do the rest."""
+"""On a CPU the patches above a sixteenth and an eighth of all others by their edge scores come first: where these two take exits
+that are too dear, so do the rest, and are not scored."""
+
+SAMPLED, LEAST_SAMPLED = 24, 8
+"""Of the patches of a larger image one in so many is looked at for the decision, but not fewer than these."""
 
 LARGEST_SHARE = 1.0
 """Of the full network's multiply-accumulates, up to which an image is routed."""
@@ -544,7 +544,7 @@ def _score_all(job: _Job) -> None:
 
 def _spread(grid: PatchGrid) -> Tensor:
     """One patch in ``SAMPLED`` (n,): rows in turn, columns by the golden ratio, spread over the image whatever its grid."""
-    count = -(-grid.num_patches // SAMPLED)
+    count = max(grid.num_patches // SAMPLED, min(grid.num_patches, LEAST_SAMPLED))
     index = torch.arange(count)
     return (2 * index + 1) * grid.rows // (2 * count) * grid.cols + (index * 0.618034 % 1 * grid.cols).long()
 
