@@ -72,13 +72,14 @@ def plain(network: MultiExitNetwork, compiled: bool = False) -> Callable[[Tensor
     return upscale
 
 
-def halves(upscaler: Upscaler, eta: float = 1.0) -> dict[str, Callable[[Tensor], Tensor]]:
-    """The static network and routing in bfloat16, where the CPU has arithmetic for it; empty elsewhere."""
+def halves(upscaler: Upscaler) -> dict[str, Callable[[Tensor], Tensor]]:
+    """The static network and routing at eta 1 in bfloat16, where the CPU has arithmetic for it; empty elsewhere. Functions from
+    LR to SR, both (3, H, W) uint8."""
     if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         return {}
     return {
         in_half(STATIC): partial(upscaler.static, dtype=torch.bfloat16),
-        in_half(name_of(eta)): partial(upscaler, eta=eta, dtype=torch.bfloat16),
+        in_half(name_of(1.0)): partial(upscaler, eta=1.0, dtype=torch.bfloat16),
     }
 
 
