@@ -88,25 +88,29 @@ def test_pixel_shuffle(dtype: torch.dtype, scale: int) -> None:
         assert torch.equal(pixel_shuffle(image.contiguous(memory_format=layout), scale), expected)
 
 
-@pytest.mark.parametrize(("exit_of_smooth", "static"), [(3, [0]), (0, [])])
-def test_where_two_smooth_patches_cost_too_much_no_other_is_looked_at(exit_of_smooth: int, static: list[int]) -> None:
-    looks = []
+@pytest.mark.parametrize(
+    ("contrast", "exit_of_smoother", "looks", "static"), [(40, 3, [2], [0]), (40, 0, [2], []), (1, 3, [], [])]
+)
+def test_where_two_smoother_patches_cost_too_much_no_other_is_looked_at(
+    contrast: int, exit_of_smoother: int, looks: list[int], static: list[int]
+) -> None:
+    looked = []
 
     class OfTwoKinds(PaperEstimator):
         def forward(self, lr: Tensor) -> Tensor:
-            looks.append(len(lr))
-            smooth = lr.std(dim=(1, 2, 3)) < 0.1
-            return 30 + 5 * torch.nn.functional.one_hot(torch.where(smooth, exit_of_smooth, 3), 4).float()
+            looked.append(len(lr))
+            smoother = lr.std(dim=(1, 2, 3)) < 0.1
+            return 30 + 5 * torch.nn.functional.one_hot(torch.where(smoother, exit_of_smoother, 3), 4).float()
 
         def readout(self, pooled: Tensor) -> Tensor:
             return 30 + 5 * torch.nn.functional.one_hot(torch.zeros(len(pooled), dtype=torch.long), 4).float()
 
     lr = torch.randint(0, 256, (3, 300, 300), dtype=torch.uint8)
-    lr[:, :150] = 100
+    lr[:, :150] = 100 + torch.randint(0, contrast, (3, 150, 300), dtype=torch.uint8)
     upscaler = enaf_ext.Upscaler(AdaptiveNetwork(create_backbone("fsrcnn"), OfTwoKinds()).eval())
-    looks.clear()  # those that counted its cost
+    looked.clear()  # those that counted its cost
     _, info = upscaler(lr, eta=0.5, return_info=True, scores=False)
-    assert looks == [2]
+    assert looked == looks
     assert info.psnr_db.isnan().all() == bool(static)
     assert info.static == static
 

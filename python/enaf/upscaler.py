@@ -45,9 +45,10 @@ BAND_PATCHES = {"cpu": 256, "cuda": 4096}
 LOOKED_AT = {"cpu": 1 << 18, "cuda": 1 << 24}
 """The largest image, in pixels, whose patches are all scored before it is decided whether routing pays."""
 
-FIRST_LOOK = (16, 8)
+FIRST_LOOK, TEXTURED = (16, 8), 16
 """On a CPU the patches above a sixteenth and an eighth of all others by their edge scores come first: where these two take exits
-that are too dear, so do the rest, and are not scored."""
+that are too dear, so do the rest, and are not scored. Where the edge score of the first is below ``TEXTURED`` the image has
+smooth parts, on which routing mostly pays: all are scored at once."""
 
 SAMPLED, LEAST_SAMPLED = 24, 8
 """Of the patches of a larger image one in so many is looked at for the decision, but not fewer than these."""
@@ -414,13 +415,15 @@ class Upscaler:
         return dear
 
     def _dear_at_first_look(self, job: _Job, eta: float) -> list[int]:
-        """The same by two patches of each image."""
+        """The same by two patches of each image that has no smooth parts."""
         grid, dear = job.grid, []
         edge_score = ops.edge_score(job.read(0, grid.height), grid).view(len(job.images), -1)
         places = [grid.num_patches // share for share in FIRST_LOOK]
-        for image, patches in zip(job.images, edge_score.argsort(dim=1, stable=True)[:, places], strict=True):
-            part = job.of([image])
-            dear += self._too_dear(part, eta, *_scores_of(part, patches))
+        ranked, patches = (values[:, places] for values in edge_score.sort(dim=1, stable=True))
+        for image, lowest, chosen in zip(job.images, ranked[:, 0].tolist(), patches, strict=True):
+            if lowest >= TEXTURED:
+                part = job.of([image])
+                dear += self._too_dear(part, eta, *_scores_of(part, chosen))
         return dear
 
     def _too_dear(self, job: _Job, eta: float, psnr_db: Tensor, edge_score: Tensor) -> list[int]:
