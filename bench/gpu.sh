@@ -6,6 +6,8 @@
 #   PYTHON=python3      an interpreter with a CUDA build of torch, pytest, cmake, ninja and pybind11
 #   STEPS="build ..."   a part of: facts build load native test sanitize kernels profile upscale stream
 #   LIMIT=900           seconds that a step may take
+#   MODELS="..."        for the whole frames (fsrcnn light carn srresnet)
+#   PHOTOGRAPHS=DIR     for them too: at least four of 3840x2160; without, the small bundled one
 # The package is built in place and used from the tree: nothing is installed. ENAF_OPERATORS=DIR takes libraries
 # (_operators_*.so) that were built elsewhere instead of building.
 set -uo pipefail
@@ -124,7 +126,10 @@ for name in $STEPS; do
     profile) step profile bash -c "$(declare -f profile); profile" ;;
     upscale)
       for fused in 0 1; do # 1: FSRCNN's patches through fsrcnn_patches
-        ENAF_FUSED_CUDA=$fused step "upscale-fused-$fused" "$PYTHON" bench/upscale.py --size 480x270 960x540 1920x1080 \
+        models=$([ $fused = 1 ] && echo fsrcnn || echo "${MODELS:-fsrcnn light carn srresnet}")
+        # shellcheck disable=SC2086  # words
+        ENAF_FUSED_CUDA=$fused step "upscale-fused-$fused" "$PYTHON" bench/upscale.py --model $models \
+          --size 480x270 960x540 1920x1080 ${PHOTOGRAPHS:+--data "$PHOTOGRAPHS"} \
           --device cuda --json "$OUT/upscale-fused-$fused.json"
       done
       ;;

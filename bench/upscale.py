@@ -29,7 +29,7 @@ from enaf.evaluate.speed import (
     Contender,
     compare,
     fastest_equal,
-    halves,
+    in_other_arithmetic,
     interleaved,
     low_resolution,
     plain,
@@ -48,6 +48,8 @@ TILED, WINDOW, LOOP, BICUBIC, COMPILED = (
     "plain static, compiled",
 )
 LOOP_ETA = 0.3
+LARGEST_LOOP = 1 << 18
+"""LR pixels up to which a GPU is given one patch at a time: it takes milliseconds for each."""
 BUDGETS = (0.6, 0.75, 0.9)
 """Shares of the time of eta 0 that are asked for in milliseconds."""
 TARGETS = {"srresnet": (0.35, 0.60), "carn": (0.50, 0.70), "fsrcnn": (0.30, 0.80)}
@@ -55,24 +57,30 @@ TARGETS = {"srresnet": (0.35, 0.60), "carn": (0.50, 0.70), "fsrcnn": (0.30, 0.80
 
 
 def photographs(data: Path | None, scale: int, width: int, height: int, least: int) -> list[tuple[Tensor, Tensor]]:
-    """(hr, lr) of every photograph that is as large as the size asked for; the bundled one without a folder."""
-    paths = sorted(data.iterdir()) if data is not None else [PHOTOGRAPH]
-    pairs = []
-    for path in paths:
+    """(hr, lr) of every photograph that is as large as the size asked for, or where none is, of four of them side by side; of
+    the bundled one without a folder."""
+    originals = []
+    for path in [PHOTOGRAPH] if data is None else sorted(data.iterdir()):
         try:
             pixels = read_image(path).pixels
         except ImageError:
             continue
         if pixels.dtype == torch.uint8 and pixels.shape[0] == 3:
-            hr, lr = low_resolution(pixels, scale, width, height)
-            if lr.shape[1] * lr.shape[2] >= least:
-                pairs.append((hr, lr))
-    return pairs
+            originals.append(pixels)
+    pairs = [low_resolution(pixels, scale, width, height) for pixels in originals]
+    if data is not None and len(pairs) >= 4 and all(lr[0].numel() < least for _, lr in pairs):
+        quarters = [low_resolution(pixels, scale, width // 2, height // 2)[0] for pixels in originals[:4]]
+        rows, columns = (min(quarter.shape[side] for quarter in quarters) for side in (1, 2))
+        a, b, c, d = (quarter[:, :rows, :columns] for quarter in quarters)
+        four = torch.cat([torch.cat([a, b], dim=2), torch.cat([c, d], dim=2)], dim=1)
+        pairs = [low_resolution(four, scale, width, height)]
+    return [(hr, lr) for hr, lr in pairs if lr[0].numel() >= least]
 
 
-def patch_loop(upscaler: Upscaler, eta: float) -> Callable[[Tensor], Tensor]:
+def patch_loop(upscaler: Upscaler, eta: float, device: torch.device) -> Callable[[Tensor], Tensor]:
     """One patch at a time, in torch alone, as the paper's evaluation runs: estimate, decide, upscale, add up."""
-    model, scale = upscaler.model, upscaler.scale
+    model, scale = copy.deepcopy(upscaler.model).to(device), upscaler.scale
+    cost = upscaler.cost.to(device)
 
     @torch.inference_mode()
     def run(image: Tensor) -> Tensor:
@@ -82,13 +90,13 @@ def patch_loop(upscaler: Upscaler, eta: float) -> Callable[[Tensor], Tensor]:
         padded = F.pad(unit, (0, grid.padded_width - grid.width, 0, grid.padded_height - grid.height), mode="replicate")
         margin, side = model.estimator.margin, grid.patch_size
         wide = F.pad(padded, (margin,) * 4, mode="replicate")
-        total = torch.zeros(1, 3, scale * grid.padded_height, scale * grid.padded_width)
+        total = unit.new_zeros(1, 3, scale * grid.padded_height, scale * grid.padded_width)
         count = torch.zeros_like(total)
         for index in range(grid.num_patches):
             y, x = grid.origin(index)
             patch = padded[:, :, y : y + side, x : x + side]
             scores = model.estimator(wide[:, :, y : y + side + 2 * margin, x : x + side + 2 * margin])
-            chosen = int(choose_exits(scores, edges[index : index + 1], upscaler.cost, eta, 1.0))
+            chosen = int(choose_exits(scores, edges[index : index + 1], cost, eta, 1.0))
             area = (..., slice(scale * y, scale * (y + side)), slice(scale * x, scale * (x + side)))
             total[area] += model.network.exit(chosen, patch)
             count[area] += 1
@@ -97,13 +105,13 @@ def patch_loop(upscaler: Upscaler, eta: float) -> Callable[[Tensor], Tensor]:
     return run
 
 
-def sliding_window(upscaler: Upscaler) -> Callable[[Tensor], Tensor] | None:
+def sliding_window(upscaler: Upscaler, device: torch.device) -> Callable[[Tensor], Tensor] | None:
     """The full network under MONAI's tiler, in its 32-pixel patches with an eighth of overlap; None without MONAI."""
     try:
         from monai.inferers import sliding_window_inference
     except ImportError:
         return None
-    network = upscaler.model.network
+    network = copy.deepcopy(upscaler.model.network).to(device)
 
     @torch.inference_mode()
     def run(image: Tensor) -> Tensor:
@@ -124,13 +132,15 @@ def shares(upscaler: Upscaler, image: Tensor, eta: float) -> dict[str, float]:
     with profile(activities=activities) as recorded:
         for _ in range(3):
             upscaler(image, eta)
-    groups = dict.fromkeys(("convolutions and activations", "bicubic exit", "our other operators", "the rest"), 0.0)
+    groups = dict.fromkeys(("layers of the networks", "bicubic exit", "our other operators", "the rest"), 0.0)
     networks = (
         "fsrcnn_",
         "convolution",
         "conv2d",
         "prelu",
         "leaky_relu",
+        "pixel_shuffle",
+        "upsample_bilinear",
         "cumsum",
         "avg_pool",
         "thnn",
@@ -142,7 +152,7 @@ def shares(upscaler: Upscaler, image: Tensor, eta: float) -> dict[str, float]:
         if "bicubic_patches" in event.key:
             groups["bicubic exit"] += own
         elif any(name in event.key for name in networks):
-            groups["convolutions and activations"] += own
+            groups["layers of the networks"] += own
         elif "enaf_ext" in event.key:
             groups["our other operators"] += own
         else:
@@ -211,28 +221,29 @@ def main() -> None:
         upscaler = Upscaler(load_model(name))
         for size in arguments.size:
             width, height = map(int, size.split("x"))
-            case = f"{Path(name).stem} {size}"
             pairs = photographs(arguments.data, upscaler.scale, width, height, width * height // 2)
             if not pairs:
-                print(f"{case}: no photograph of {width * upscaler.scale}x{height * upscaler.scale}")
+                print(f"{size}: no photograph of {width * upscaler.scale}x{height * upscaler.scale}")
                 continue
+            height, width = max(lr.shape[1:] for _, lr in pairs)
+            case = f"{Path(name).stem} {width}x{height}"
             peers: dict[str, Callable[[Tensor], Tensor]] = {
                 TILED: partial(_forced, upscaler, upscaler.num_exits - 1),
                 BICUBIC: partial(_forced, upscaler, 0),
                 COMPILED: plain(copy.deepcopy(upscaler.model.network).to(device), compiled=True),
             }
-            if device.type == "cpu":
-                peers |= halves(upscaler)
-                peers[LOOP] = patch_loop(upscaler, LOOP_ETA)
-                window = sliding_window(upscaler)
-                peers |= {} if window is None else {WINDOW: window}
+            peers |= in_other_arithmetic(upscaler, device)
+            if device.type == "cpu" or width * height <= LARGEST_LOOP:
+                peers[LOOP] = patch_loop(upscaler, LOOP_ETA, device)
+            window = sliding_window(upscaler, device)
+            peers |= {} if window is None else {WINDOW: window}
             contenders = compare(upscaler, pairs, device, peers=peers, repeats=arguments.repeats, clock=clock)
             results[case] = contenders
             full = next(entry for entry in contenders if entry.name == STATIC)
             report.add([row(case, entry, full) for entry in contenders])
             image = pairs[0][1].to(device)
             settings[case] = {
-                "photographs": len(pairs),
+                "low_resolution": [list(lr.shape[1:]) for _, lr in pairs],
                 "contenders": [asdict(entry) for entry in contenders],
                 "verdict": verdict(name, contenders),
                 "noise": worst_case(upscaler, image, arguments.repeats, clock),

@@ -40,8 +40,8 @@ def run(arguments: argparse.Namespace) -> int:
         TOLERANCE_DB,
         compare,
         fastest_equal,
-        halves,
-        in_half,
+        in_dtype,
+        in_other_arithmetic,
         low_resolution,
         name_of,
     )
@@ -69,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
             pairs.append(low_resolution(pixels, arguments.scale, int(width), int(height)))
     except (ImageError, ValueError, OSError, RuntimeError, AssertionError) as error:
         raise UsageError(str(error).splitlines()[0]) from error
-    peers = halves(upscaler) if device == "cpu" else {}
+    peers = in_other_arithmetic(upscaler, torch.device(device))
     contenders = compare(upscaler, pairs, torch.device(device), peers=peers, repeats=arguments.repeats)
     full = next(entry for entry in contenders if entry.name == STATIC)
     print(f"{'':21} {'ms':>9} {'of static':>10} {'PSNR':>9} {'FLOPs':>7} {'MACs':>6}")
@@ -88,8 +88,8 @@ def run(arguments: argparse.Namespace) -> int:
             f"{best.psnr_db - full.psnr_db:+.2f} dB."
         )
     found = {entry.name: entry for entry in contenders}
-    if peers and found[in_half(name_of(1))].milliseconds < 0.9 * found[name_of(1)].milliseconds:
-        half, single = found[in_half(name_of(1))], found[name_of(1)]
+    half, single = found.get(in_dtype(name_of(1), torch.bfloat16)), found[name_of(1)]
+    if device == "cpu" and half is not None and half.milliseconds < 0.9 * single.milliseconds:
         print(
             f"In bfloat16 (--dtype bfloat16) eta 1 takes {half.milliseconds / single.milliseconds:.0%} of its time in float32, "
             f"{half.psnr_db - single.psnr_db:+.2f} dB."

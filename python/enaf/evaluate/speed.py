@@ -72,20 +72,20 @@ def plain(network: MultiExitNetwork, compiled: bool = False) -> Callable[[Tensor
     return upscale
 
 
-def halves(upscaler: Upscaler) -> dict[str, Callable[[Tensor], Tensor]]:
-    """The static network and routing at eta 1 in bfloat16, where the CPU has arithmetic for it; empty elsewhere. Functions from
-    LR to SR, both (3, H, W) uint8."""
-    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        return {}
-    return {
-        in_half(STATIC): partial(upscaler.static, dtype=torch.bfloat16),
-        in_half(name_of(1.0)): partial(upscaler, eta=1.0, dtype=torch.bfloat16),
-    }
+def in_other_arithmetic(upscaler: Upscaler, device: torch.device) -> dict[str, Callable[[Tensor], Tensor]]:
+    """The static network and routing at eta 1 in what is not the default of the device: bfloat16 on CPUs that multiply in it,
+    float32 and bfloat16 on CUDA. Functions from LR to SR, both (3, H, W) uint8."""
+    if device.type == "cuda":
+        dtypes = [torch.float32, torch.bfloat16]
+    else:
+        dtypes = [torch.bfloat16] if torch.ops.mkldnn._is_mkldnn_bf16_supported() else []
+    ways: dict[str, Callable[..., Tensor]] = {STATIC: upscaler.static, name_of(1.0): partial(upscaler, eta=1.0)}
+    return {in_dtype(name, dtype): partial(way, dtype=dtype) for dtype in dtypes for name, way in ways.items()}
 
 
-def in_half(name: str) -> str:
-    """What a contender is called in bfloat16."""
-    return f"{name}, bfloat16"
+def in_dtype(name: str, dtype: torch.dtype) -> str:
+    """What a contender is called in another arithmetic."""
+    return f"{name}, {str(dtype).removeprefix('torch.')}"
 
 
 def low_resolution(hr: Tensor, scale: int, width: int, height: int) -> tuple[Tensor, Tensor]:
