@@ -21,7 +21,7 @@ from PIL import Image
 
 from enaf.adaptive import AdaptiveNetwork
 from enaf.checkpoint import load_model, model_header
-from enaf.estimator import create_estimator
+from enaf.estimator import ExitTargets, create_estimator
 from enaf.models import backbone_names, bicubic, create_backbone
 from enaf.train.config import RECIPES, TrainConfig
 from enaf.train.data import (
@@ -35,6 +35,7 @@ from enaf.train.data import (
     load_pairs,
     make_pair,
 )
+from enaf.train.phases import mirrored
 from enaf.train.run import resume_run, start_run
 from enaf.train.soap import SOAP
 from enaf.train.trainer import Phase, Trainer
@@ -325,6 +326,22 @@ def test_samples_are_all_crops_in_all_symmetries() -> None:
     edges = PatchSampler([[pair]], [1.0], patch_size=2, scale=2, seed=0, margin=1).batch(0, 1).lr
     assert edges.shape[-2:] == (4, 4)
     assert set((edges * 255).round().int().flatten().tolist()) <= set(range(6))
+
+
+def test_mirrored_patches_reach_what_was_measured() -> None:
+    lr, hr = torch.rand(2, 3, 8, 8), torch.rand(2, 3, 32, 32)
+
+    def cell_error(lr: torch.Tensor, hr: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.avg_pool2d((bicubic(lr, 4) - hr).square().mean(dim=1, keepdim=True), 16)
+
+    nothing = torch.zeros(2)
+    targets = ExitTargets(nothing[:, None], cell_error(lr, hr), nothing, nothing, nothing[:1])
+    views = []
+    for symmetry in range(8):
+        seen, reached = mirrored(lr, targets, symmetry)
+        torch.testing.assert_close(reached.cell_error, cell_error(seen, mirrored(hr, targets, symmetry)[0]))
+        views.append(seen)
+    assert len(torch.stack(views).unique(dim=0)) == 8
 
 
 def test_equal_layers_are_updated_as_each_alone() -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -186,7 +187,8 @@ def estimator_phase(
     def batch(step: int) -> tuple[Tensor, ExitTargets]:
         generator = np.random.default_rng([config.seed, 3, step])
         chosen = upload(generator.integers(0, count, config.estimator_batch), patches.device)
-        return _as_input(patches[chosen]), targets[chosen]
+        seen, reached = mirrored(patches[chosen], targets[chosen], int(generator.integers(8)))
+        return _as_input(seen), reached
 
     def loss(batch: tuple[Tensor, ExitTargets], step: int) -> Tensor:
         torch.manual_seed(config.seed + step)  # the random eta of the regret
@@ -206,6 +208,18 @@ def estimator_phase(
         loss=loss,
         validate=validate,
     )
+
+
+def mirrored(patches: Tensor, targets: ExitTargets, symmetry: int) -> tuple[Tensor, ExitTargets]:
+    """Patches (n, 3, P, P) and what the exits reach on them, mirrored by rows, by columns and by the diagonal as bits 0 to 2 of
+    ``symmetry`` say: eight views of what was measured once, of which bicubic interpolation reaches the same, and a network
+    that was trained on all of them nearly so."""
+    cells = targets.cell_error
+    mirrors = [side for side in (0, 1) if symmetry >> side & 1]
+    patches, cells = patches.flip([2 + side for side in mirrors]), cells.flip([2 + side for side in mirrors])
+    if symmetry >> 2 & 1:
+        patches, cells = patches.mT, cells.mT
+    return patches, replace(targets, cell_error=cells)
 
 
 def _as_input(patches: Tensor) -> Tensor:
