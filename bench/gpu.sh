@@ -109,6 +109,12 @@ for width, height in ((1920, 1080), (7680, 4320)):
 END
 }
 
+# frames MODEL FUSED: a file each, so that one that takes too long costs no other.
+frames() {
+  ENAF_FUSED_CUDA=$2 step "upscale-$1-fused-$2" "$PYTHON" bench/upscale.py --model "$1" --size 480x270 960x540 1920x1080 \
+    ${PHOTOGRAPHS:+--data "$PHOTOGRAPHS"} --device cuda --json "$OUT/upscale-$1-fused-$2.json"
+}
+
 for name in $STEPS; do
   case $name in
     facts | build | load) step "$name" bash -c "$(declare -f "$name"); $name" ;;
@@ -125,13 +131,8 @@ for name in $STEPS; do
     kernels) step kernels "$PYTHON" bench/kernels.py --device cuda --json "$OUT/kernels.json" ;;
     profile) step profile bash -c "$(declare -f profile); profile" ;;
     upscale)
-      for fused in 0 1; do # 1: FSRCNN's patches through fsrcnn_patches
-        models=$([ $fused = 1 ] && echo fsrcnn || echo "${MODELS:-fsrcnn light carn srresnet}")
-        # shellcheck disable=SC2086  # words
-        ENAF_FUSED_CUDA=$fused step "upscale-fused-$fused" "$PYTHON" bench/upscale.py --model $models \
-          --size 480x270 960x540 1920x1080 ${PHOTOGRAPHS:+--data "$PHOTOGRAPHS"} \
-          --device cuda --json "$OUT/upscale-fused-$fused.json"
-      done
+      for model in ${MODELS:-fsrcnn light carn srresnet}; do frames "$model" 0; done
+      frames fsrcnn 1 # its patches through fsrcnn_patches
       ;;
     stream) step stream bash -c "$(declare -f stream); stream" ;;
     *) echo "no such step: $name" ;;

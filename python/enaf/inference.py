@@ -51,7 +51,7 @@ def prepare_estimator(estimator: Estimator, device: torch.device) -> Estimator:
     hundredth of a decibel in the gains and a few in the estimates, which themselves err by one or two. The last ones, whose
     results are logarithms far from zero, stay in float32, which takes no time and halves that."""
     prepared = prepare(estimator, device, torch.float32)
-    if device.type == "cpu" and _multiplies_bfloat16():
+    if device.type == "cpu" and multiplies_bfloat16():
         for name in estimator.narrow:
             layers = getattr(estimator, name)
             narrow, last = prepare(layers[:-1], device, torch.bfloat16), prepare(layers[-1:], device, torch.float32)
@@ -66,7 +66,8 @@ class _Float32(nn.Module):
         return x.float()
 
 
-def _multiplies_bfloat16() -> bool:
+def multiplies_bfloat16() -> bool:
+    """Whether this CPU has instructions for products in bfloat16, and torch the library that uses them."""
     known = (getattr(torch.cpu, f"_is_{name}_supported", None) for name in ("avx512_bf16", "amx_tile"))
     return torch.backends.mkldnn.is_available() and any(supported() for supported in known if supported)
 

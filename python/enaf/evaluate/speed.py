@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from enaf.degradation import downsample
+from enaf.inference import multiplies_bfloat16
 from enaf.models import MultiExitNetwork, SubPixelTransposedConvolution, channels_last
 from enaf.upscaler import Upscaler
 
@@ -75,10 +76,9 @@ def plain(network: MultiExitNetwork, compiled: bool = False) -> Callable[[Tensor
 def in_other_arithmetic(upscaler: Upscaler, device: torch.device) -> dict[str, Callable[[Tensor], Tensor]]:
     """The static network and routing at eta 1 in what is not the default of the device: bfloat16 on CPUs that multiply in it,
     float32 and bfloat16 on CUDA. Functions from LR to SR, both (3, H, W) uint8."""
-    if device.type == "cuda":
-        dtypes = [torch.float32, torch.bfloat16]
-    else:
-        dtypes = [torch.bfloat16] if torch.ops.mkldnn._is_mkldnn_bf16_supported() else []
+    dtypes = [torch.float32] if device.type == "cuda" else []
+    if device.type == "cuda" or multiplies_bfloat16():
+        dtypes.append(torch.bfloat16)
     ways: dict[str, Callable[..., Tensor]] = {STATIC: upscaler.static, name_of(1.0): partial(upscaler, eta=1.0)}
     return {in_dtype(name, dtype): partial(way, dtype=dtype) for dtype in dtypes for name, way in ways.items()}
 
