@@ -38,7 +38,7 @@ def find_torch() -> Path | None:
 def find_tool(name: str) -> str:
     """A build tool: of the environment's scripts, else of PATH."""
     beside = shutil.which(name, path=str(Path(sys.executable).parent))
-    tool = shutil.which(name) or beside
+    tool = beside or shutil.which(name)
     if tool is None:
         raise SystemExit(f"enaf_ext: {name} was not found: pip install {name}")
     return tool

@@ -32,6 +32,12 @@ class Timing:
     fastest: float
     repeats: int
 
+    @classmethod
+    def of(cls, times: Sequence[float]) -> Timing:
+        """At least two calls."""
+        q1, median, q3 = statistics.quantiles(times, n=4, method="inclusive")
+        return cls(median, q1, q3, min(times), len(times))
+
 
 @dataclass
 class Row:
@@ -66,7 +72,8 @@ def copies_beyond_cache(bytes_each: int, device: torch.device) -> int:
 
 
 def measure(call: Callable[[int], Any], device: torch.device, *, seconds: float = 1.0, least: int = 7) -> Timing:
-    """Times call(i), i = 0, 1, ...: warm-up, then at least `least` calls and about `seconds`.
+    """Times call(i), i = 0, 1, ...: three calls to warm up, then at least `least` calls and about `seconds`. Slow calls are
+    fewer: one warms up where it takes longer than `seconds`, and three are enough where they take ten times as long.
 
     CPU: wall clock around each call. CUDA: a pair of events around each call, enqueued behind a write that clears the
     cache and keeps the device busy, so that launch latency hides as in a pipeline; one synchronisation a call, inside.
@@ -95,8 +102,7 @@ def measure(call: Callable[[int], Any], device: torch.device, *, seconds: float 
             times.append(1e3 * (time.perf_counter() - start_time))
         if len(times) >= 3 and time.perf_counter() - began > 10 * seconds:
             break
-    q1, median, q3 = statistics.quantiles(times, n=4, method="inclusive")
-    return Timing(median, q1, q3, min(times), len(times))
+    return Timing.of(times)
 
 
 def attempt(case: str, name: str, call: Callable[[int], Any], device: torch.device, **about: Any) -> Row:
@@ -126,14 +132,14 @@ def nbytes(*tensors: Tensor) -> int:
 
 
 def commit() -> str:
-    """The commit that is checked out, marked where the tree differs from it."""
-    here = Path(__file__).resolve().parent
+    """The commit that is checked out, marked where the tree differs from it in more than results."""
+    root = RESULTS.parent.parent
     try:
         name = subprocess.run(
-            ["git", "-C", here, "rev-parse", "HEAD"], capture_output=True, text=True, check=True
+            ["git", "-C", root, "rev-parse", "HEAD"], capture_output=True, text=True, check=True
         ).stdout
         changed = subprocess.run(
-            ["git", "-C", here, "status", "--porcelain", "--untracked-files=no"],
+            ["git", "-C", root, "status", "--porcelain", "--untracked-files=no", "--", ".", ":!bench/results"],
             capture_output=True,
             text=True,
             check=True,
@@ -183,16 +189,18 @@ def machine(device: torch.device) -> dict[str, Any]:
 
 @dataclass
 class Report:
-    """Rows in the order they were taken, printed as they come, written as one JSON file."""
+    """Rows in the order they were taken, printed as they come, written as one JSON file. `header` comes first: it takes what
+    is told of the machine, whose load is not the benchmark's own then."""
 
     name: str
     device: torch.device
     settings: dict[str, Any]
+    machine: dict[str, Any] = field(default_factory=dict)
     bandwidth: float = 0.0
     rows: list[Row] = field(default_factory=list)
 
     def header(self) -> None:
-        facts = machine(self.device)
+        self.machine = facts = machine(self.device)
         print(
             f"{facts['device']}, {facts['threads']} CPU threads, torch {facts['torch']}, commit {facts['commit'][:12]}"
         )
@@ -228,7 +236,7 @@ class Report:
         document = {
             "benchmark": self.name,
             "settings": self.settings,
-            "machine": machine(self.device),
+            "machine": self.machine,
             "copy_bytes_per_second": self.bandwidth,
             "rows": [asdict(row) for row in self.rows],
         }

@@ -1,24 +1,24 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # Everything that waits for a GPU, in one command that needs no network: builds, tests, sanitizes and measures. Every step
-# leaves its log and the next one runs whatever becomes of it; the summary comes last.
-#   OUT=DIR             where logs and results go (build/gpu-results)
+# leaves its log and the next one runs whatever becomes of it; the summary comes last, and all.tgz, which holds all files.
+#   OUT=DIR             where logs and results go (build/gpu-results of the tree)
 #   PYTHON=python3      an interpreter with a CUDA build of torch, pytest, cmake, ninja and pybind11
 #   STEPS="build ..."   a part of: facts build load native test sanitize kernels profile upscale stream
 #   LIMIT=900           seconds that a step may take
+#   SANITIZED="..."     which tests of the operators are sanitized, as for pytest's -k (otherwise what each tool looks for)
 #   MODELS="..."        for the whole frames (fsrcnn light carn srresnet)
 #   PHOTOGRAPHS=DIR     for them too: at least four of 3840x2160; without, the small bundled one
 # The package is built in place and used from the tree: nothing is installed. ENAF_OPERATORS=DIR takes libraries
 # (_operators_*.so) that were built elsewhere instead of building.
 set -uo pipefail
+OUT=$(realpath -m "${OUT:-$(dirname "${BASH_SOURCE[0]}")/../build/gpu-results}")
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-OUT=${OUT:-build/gpu-results}
 PYTHON=${PYTHON:-python3}
 LIMIT=${LIMIT:-900}
 STEPS=${STEPS:-facts build load native test kernels sanitize profile upscale stream}
 mkdir -p "$OUT"
-OUT=$(cd "$OUT" && pwd)
 export OUT PYTHON
 export PYTHONPATH="$PWD:$PWD/python${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
 export CMAKE_BUILD_PARALLEL_LEVEL=${CMAKE_BUILD_PARALLEL_LEVEL:-$(nproc)}
@@ -71,17 +71,32 @@ print(ops.edge_score(image, PatchGrid(270, 480))[:4])
 END
 }
 
-# sanitize TOOL TESTS: tests of the operators on CUDA under one tool of compute-sanitizer. Without torch's caching allocator every tensor has its own
-# allocation, so that an access past its end is seen.
+# sanitize TOOL TESTS: tests of the operators on CUDA under one tool of compute-sanitizer. Without torch's caching allocator
+# every tensor has its own allocation, so that an access past its end is seen.
 sanitize() {
   PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool "$1" --error-exitcode 99 --print-limit 20 \
     "$PYTHON" -m pytest -q -p no:cacheprovider -m cuda tests/test_cuda.py tests/test_fsrcnn.py -k "$2"
 }
 
+# Two warm launches of each operator's kernels: a run for each, since the cases of one make their inputs by kernels of others.
 profile() {
-  ncu --clock-control none --set full --kernel-name 'regex:edge_score|details|gather|bicubic|fsrcnn|fold|exits' --launch-skip 20 --launch-count 40 \
-    -f -o "$OUT/kernels" "$PYTHON" bench/kernels.py --size 1920x1080 --seconds 0.05 --json "$OUT/profiled.json" &&
-    ncu --import "$OUT/kernels.ncu-rep" --page details --csv >"$OUT/kernels.ncu.csv"
+  local name kernels status=0
+  while read -r name kernels; do
+    ncu --clock-control none --set full --kernel-name-base demangled --kernel-name "regex:$kernels" \
+      --launch-skip 3 --launch-count 2 -f -o "$OUT/profile-$name" \
+      "$PYTHON" bench/kernels.py --device cuda --only "$name" --size 1920x1080 --seconds 0.05 --json /dev/null </dev/null &&
+      ncu --import "$OUT/profile-$name.ncu-rep" --page details --csv >"$OUT/profile-$name.csv" || status=1
+  done <<'END'
+edge_score edge_score_kernel
+cell_details cell_details_kernel
+unfold_patches gather_kernel
+gather_patches gather_kernel<[^,]*Half
+bicubic_patches bicubic_kernel
+fsrcnn_patches fsrcnn_(weights|patches)_kernel
+route_exits (count|place)_exits_kernel
+fold_patches (invert_order|fold)_kernel
+END
+  return $status
 }
 
 # Bands from the host and back: memory, time, and the bytes of the whole-image call where that fits.
@@ -119,13 +134,15 @@ for name in $STEPS; do
   case $name in
     facts | build | load) step "$name" bash -c "$(declare -f "$name"); $name" ;;
     native) step native "$PYTHON" -m pytest -q -p no:cacheprovider tests/test_native.py tests/test_cuda_compile.py ;;
-    test) step test "$PYTHON" -m pytest -q -p no:cacheprovider -ra -m "not slow or cuda" tests --ignore=tests/test_native.py ;;
+    test) step test "$PYTHON" -m pytest -q -p no:cacheprovider -ra -m cuda tests --ignore=tests/test_native.py ;;
     sanitize)
       for tool in memcheck initcheck; do
-        step "sanitize-$tool" bash -c "$(declare -f sanitize); sanitize $tool 'matches_cpu or route or out_of_range'"
+        tests=${SANITIZED:-matches_cpu or route or out_of_range}
+        step "sanitize-$tool" bash -c "$(declare -f sanitize); sanitize $tool '$tests'"
       done
       for tool in racecheck synccheck; do # of the kernels that have shared memory and barriers
-        step "sanitize-$tool" bash -c "$(declare -f sanitize); sanitize $tool 'cuts or route or cuda_matches_cpu'"
+        tests=${SANITIZED:-cuts or route or cuda_matches_cpu}
+        step "sanitize-$tool" bash -c "$(declare -f sanitize); sanitize $tool '$tests'"
       done
       ;;
     kernels) step kernels "$PYTHON" bench/kernels.py --device cuda --json "$OUT/kernels.json" ;;
@@ -140,4 +157,5 @@ for name in $STEPS; do
 done
 
 printf '%s\n' "${SUMMARY[@]}" | tee "$OUT/summary.txt"
+(cd "$OUT" && rm -f all.tgz && tar -czf all.tgz -- *)
 ! grep -q failed "$OUT/summary.txt"

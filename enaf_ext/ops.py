@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The operators: cutting an image into patches, measuring them, routing them, and blending them into an image again.
 
-Each runs natively on CPU and CUDA, under `torch.compile(fullgraph=True)` and in CUDA graphs. Images are (B, C, H, W), 8- and
-16-bit integers stand for [0, 1]. Patches of a batch are numbered image by image and row by row: see `PatchGrid`.
+Each runs natively on CPU and CUDA (`fsrcnn_image` on CPU alone), under `torch.compile(fullgraph=True)` and in CUDA graphs.
+Images are (B, C, H, W), 8- and 16-bit integers stand for [0, 1]. Patches of a batch are numbered image by image and row by row:
+see `PatchGrid`.
 """
 
 from __future__ import annotations
@@ -148,7 +149,8 @@ def gather_patches(
         RuntimeError: a value of `order` is out of range (on CPU. On CUDA, where looking would wait for the device, such a
             value names the nearest patch).
 
-    Notes: deterministic; differentiable in a floating `image`, where the gradient of repeated patches is summed.
+    Notes: deterministic; differentiable in a floating `image`, where the gradient of repeated patches is summed (on CUDA in no
+        fixed order).
     """
     _check_image(image, grid)
     _check_index("order", order, image)
@@ -295,8 +297,9 @@ def fsrcnn_image(
         TypeError: a dtype is not supported.
         ValueError: a shape, a device, `rows` or `scale` does not fit.
         RuntimeError: `weights` are not those of FSRCNN.
+        NotImplementedError: `image` is not on a CPU.
 
-    Notes: as `fsrcnn_patches`; the same bits whatever the rows and the number of threads.
+    Notes: CPU only; otherwise as `fsrcnn_patches`; the same bits whatever the rows and the number of threads.
     """
     if image.ndim != 4:
         raise ValueError(f"image: expected (B, 3, H, W), got shape {tuple(image.shape)}")

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Slow, obvious twins of the operators in plain PyTorch, with the same signatures: what the tests compare with.
+"""Slow, obvious twins of the operators in plain PyTorch, with the same signatures but for `out`: what the tests compare with.
 
-They check nothing and are never a silent fallback.
+They check nothing and are never a silent fallback. The twins of FSRCNN's operators are its layers, in `enaf.models.fsrcnn`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,11 @@ from torch.nn import functional as F
 from .grid import PatchGrid
 
 _MAX = {torch.uint8: 255, torch.uint16: 65535}
+
+
+def _divided(x: Tensor, by: int) -> Tensor:
+    """By a tensor: where the divisor is a Python number, torch multiplies by its reciprocal on CUDA, which rounds twice."""
+    return x / torch.full((), float(by), dtype=x.dtype, device=x.device)
 
 
 def edge_score(image: Tensor, grid: PatchGrid) -> Tensor:
@@ -69,12 +74,14 @@ def cell_details(image: Tensor) -> Tensor:
 def unfold_patches(image: Tensor, grid: PatchGrid) -> Tensor:
     within = torch.arange(grid.patch_size, device=image.device)
     patches = []
+    # torch has no kernel that indexes uint16 on CUDA
+    pixels = image.view(torch.int16) if image.dtype == torch.uint16 else image
     for b in range(image.shape[0]):
         for n in range(grid.num_patches):
             y, x = grid.origin(n)
             rows = (y + within).clamp(max=grid.height - 1)
             cols = (x + within).clamp(max=grid.width - 1)
-            patches.append(image[b][:, rows[:, None], cols[None, :]])
+            patches.append(pixels[b][:, rows[:, None], cols[None, :]].view(image.dtype))
     return torch.stack(patches) if patches else image.new_empty(0, image.shape[1], grid.patch_size, grid.patch_size)
 
 
@@ -85,7 +92,7 @@ def gather_patches(
     patches = torch.stack([every[n] for n in order.tolist()]) if len(order) else every[:0]
     dtype = dtype or image.dtype
     if image.dtype in _MAX and dtype != image.dtype:
-        patches = patches.float() / _MAX[image.dtype]
+        patches = _divided(patches.float(), _MAX[image.dtype])
     layout = torch.channels_last if channels_last else torch.contiguous_format
     return patches.to(dtype).contiguous(memory_format=layout)
 
@@ -161,7 +168,7 @@ def _weights(index: int, count: int, grid: PatchGrid, window: str, like: Tensor)
         return weights
     later = like.new_full((grid.overlap,), 0.5)
     if window == "linear":
-        later = (torch.arange(grid.overlap, dtype=like.dtype, device=like.device) + 0.5) / grid.overlap
+        later = _divided(torch.arange(grid.overlap, dtype=like.dtype, device=like.device) + 0.5, grid.overlap)
     if index > 0:
         weights[: grid.overlap] = later
     if index < count - 1:

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import os
+import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -18,10 +20,18 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def tool(name: str) -> str:
-    found = shutil.which(name) or shutil.which(name, path=str(Path(sys.executable).parent))
+    found = shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)
     if found is None:
         pytest.skip(f"no {name}")
     return found
+
+
+def tracked(*paths: str) -> set[str]:
+    """Files of the checkout that are under version control."""
+    if shutil.which("git") is None or not (ROOT / ".git").exists():
+        pytest.skip("no git checkout")
+    run = subprocess.run(["git", "ls-files", *paths], cwd=ROOT, capture_output=True, text=True, check=True)
+    return set(run.stdout.splitlines())
 
 
 def configure(folder: Path, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -97,6 +107,41 @@ def test_failed_build_names_its_cause_last(tmp_path: Path) -> None:
     last = run.stderr[-1500:]
     assert "enaf_ext: the native build failed" in last
     assert "/nonexistent/c++" in last
+
+
+def test_source_distribution_holds_what_the_build_needs(tmp_path: Path) -> None:
+    pytest.importorskip("setuptools")
+    command = [sys.executable, "setup.py", "-q", "egg_info", "--egg-base", str(tmp_path)]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    listed = set((tmp_path / "enaf_ext.egg-info" / "SOURCES.txt").read_text().splitlines())
+    alone = {"CMakeLists.txt", "setup.py", "pyproject.toml", "constraints.txt", "README.md", "LICENSE"}
+    needed = tracked("csrc", "enaf_ext", "python", *alone)
+    assert "csrc/library.cpp" in needed
+    assert alone <= needed
+    assert sorted(needed - listed) == []
+
+
+def test_tools_of_the_environment_come_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    setuptools = pytest.importorskip("setuptools")
+    monkeypatch.setattr(setuptools, "setup", lambda **_: None)
+    find_tool = runpy.run_path(str(ROOT / "setup.py"))["find_tool"]
+    for folder, names in (("environment", ["one"]), ("path", ["one", "two"])):
+        for name in names:
+            (tmp_path / folder).mkdir(exist_ok=True)
+            (tmp_path / folder / name).touch(0o755)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "environment" / "python"))
+    monkeypatch.setenv("PATH", str(tmp_path / "path"))
+    assert find_tool("one") == str(tmp_path / "environment" / "one")
+    assert find_tool("two") == str(tmp_path / "path" / "two")
+    with pytest.raises(SystemExit, match="three was not found: pip install three"):
+        find_tool("three")
+
+
+def test_cmake_is_asked_for_in_one_version() -> None:
+    required = re.search(r"cmake_minimum_required\(VERSION ([0-9.]+)\)", (ROOT / "CMakeLists.txt").read_text())
+    assert required is not None
+    assert f'"cmake>={required[1]}"' in (ROOT / "pyproject.toml").read_text()
 
 
 @pytest.mark.slow

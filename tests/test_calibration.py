@@ -13,7 +13,9 @@ import enaf_ext
 from enaf import calibration
 from enaf.calibration import Calibration, Setting
 from enaf.cli import main
+from enaf.evaluate.speed import PLAIN, STATIC, Contender, fastest_equal, in_dtype, in_other_arithmetic, interleaved
 from enaf.image_io import write_image
+from enaf.inference import multiplies_bfloat16
 
 MEASURED = Calibration((0.5, 1.5, 2.0, 2.5), 0.001)
 
@@ -55,7 +57,7 @@ def test_what_cannot_be_read_is_measured_again(cache: Path, content: str) -> Non
     (path,) = cache.rglob("*.json")
     path.write_text(content)
     assert enaf_ext.Upscaler().calibration() == MEASURED
-    assert content not in ("", path.read_text())[1:]
+    assert path.read_text() != content
 
 
 def test_a_cache_that_cannot_be_written_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,6 +161,34 @@ def test_bench_says_what_to_use(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "best static" in out
     assert "eta 0.3" in out
     assert "Use eta" in out or "No eta keeps" in out
-    assert ("eta 1, bfloat16" in out) == torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    assert ("eta 1, bfloat16" in out) == multiplies_bfloat16()
     for wrong in (["missing.png"], [str(file), "--size", "64"], [str(file), "--repeats", "0"]):
         assert main(["bench", *wrong, "--device", "cpu"]) == 2
+
+
+@pytest.mark.parametrize("model", ["fsrcnn", "light"])
+def test_bench_times_what_is_not_the_default(model: str) -> None:
+    upscaler, cpu = enaf_ext.Upscaler(model), torch.device("cpu")
+    known = {torch.float32, torch.bfloat16} if multiplies_bfloat16() else {torch.float32}
+    expected = known - {upscaler.fastest_dtype(cpu)}
+    names = {in_dtype(name, dtype) for name in (STATIC, "eta 1") for dtype in expected}
+    assert set(in_other_arithmetic(upscaler, cpu)) == names
+
+
+def test_equal_is_what_comes_near_the_plain_network() -> None:
+    networks = [Contender(STATIC, 3, 29.9), Contender(PLAIN, 9, 30.0)]
+    equal, worse = Contender("eta 0", 2, 29.96, 1, 1), Contender("eta 1", 1, 29.9, 0.5, 0.5)
+    assert fastest_equal([*networks, equal, worse]) is equal
+    assert fastest_equal([*networks, worse]) is None
+
+
+def test_bench_keeps_the_time_of_every_call() -> None:
+    seconds = iter([9.0, 8.0, 0.003, 0.001, 0.001, 0.002])  # two runs in turns, the first turn to warm up
+    now = 0.0
+
+    def run() -> None:
+        nonlocal now
+        now += next(seconds)
+
+    times = interleaved({"one": run, "other": run}, torch.device("cpu"), 2, lambda: now)
+    assert times == {"one": pytest.approx([1, 3]), "other": pytest.approx([1, 2])}

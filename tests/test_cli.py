@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from enaf import calibration
 from enaf.adaptive import AdaptiveNetwork
 from enaf.checkpoint import save_model
 from enaf.cli import main
+from enaf.device import usable_device
 from enaf.estimator import create_estimator
 from enaf.exit_map import draw_exit_map, exit_names
 from enaf.image_io import Metadata, read_image, write_image
@@ -183,6 +185,47 @@ def test_usage_errors_end_with_2_and_write_nothing(
     assert words in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == [photograph.name]
     assert photograph.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["eval", "--data", "."],
+        ["fit", "--data", ".", "--out", "fit.safetensors"],
+        ["reproduce", "--data", ".", "--out", "report"],
+        ["train", "--data", ".", "--out", "run"],
+        ["bench", "photograph.png"],
+        ["calibrate"],
+    ],
+    ids=lambda command: command[0],
+)
+def test_devices_that_cannot_be_used_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    devices = ["abacus", "cpu:x", f"cuda:{max(1, torch.cuda.device_count())}"]
+    for device in devices:
+        assert enaf(*command, "--device", device) == 2
+        assert f"enaf {command[0]}: error: device: " in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_automatic_device() -> None:
+    assert usable_device("auto") == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert usable_device("cpu") == "cpu"
+
+
+def test_a_calibration_that_cannot_be_kept_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    setting = calibration.Setting("model", "cpu", "float32", 2, 32, 4)
+    measured = calibration.Calibration((0.5, 1.5, 2.0, 2.5), 0.001)
+    setting.path.mkdir(parents=True)  # nothing can take its place
+    calibration.keep(setting, measured)
+    assert list(setting.path.parent.iterdir()) == [setting.path]
+    setting.path.rmdir()
+    calibration.keep(setting, measured)
+    assert list(setting.path.parent.iterdir()) == [setting.path]
+    assert calibration.load(setting) == measured
 
 
 def test_help_and_version_come_without_torch() -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What only a GPU can show: the CPU's bits, CUDA graphs, streams, devices, and results beyond 2^31 bytes."""
+"""What only a GPU can show: the CPU's bits, CUDA graphs, streams, devices, images from the host, results beyond 2^31 bytes."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import torch
 from cases import CASES, FLOATS, PIXELS, Case, image_of
 from torch import Tensor
 
+import enaf.upscaler
+from enaf.upscaler import Upscaler
 from enaf_ext import ops
 from enaf_ext.grid import PatchGrid
 
@@ -165,6 +167,26 @@ def test_other_device() -> None:
     if torch.cuda.device_count() < 2:
         pytest.skip("one CUDA device only")
     assert torch.equal(frame(*inputs(0, "cuda:1")).cpu(), frame(*inputs(0, "cuda:0")).cpu())
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16], ids=str)
+def test_stream_of_bands_equals_the_call(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(enaf.upscaler.BAND_PATCHES, "cuda", 8)
+    upscaler, largest = Upscaler(), torch.iinfo(dtype).max
+    image = (torch.linspace(0, 1, 170) * torch.rand(3, 150, 170) * largest).int().to(dtype)  # smooth at the left
+    parts: list[Tensor] = []
+    info = upscaler.stream(
+        lambda top, bottom: image[:, top:bottom],
+        (3, 150, 170),
+        lambda top, rows: parts.append(rows.clone()),
+        device="cuda",
+        budget=0.5,
+    )
+    expected, whole = upscaler(image.cuda(), budget=0.5, return_info=True)
+    assert len(parts) > 1
+    assert len(whole.exit_index.unique()) > 1, "some exits, not one for all"
+    assert torch.equal(info.exit_index, whole.exit_index)
+    assert torch.equal(torch.cat(parts, dim=1).int(), expected.cpu().int())
 
 
 @pytest.mark.slow

@@ -28,7 +28,7 @@ from enaf.evaluate.record import Record, measure
 from enaf.evaluate.sets import ImageSet, find_sets, measure_set, weights_sha256
 from enaf.evaluate.timing import Timing
 from enaf.foreign import import_checkpoint
-from enaf.image_io import write_image
+from enaf.image_io import READABLE_SUFFIXES, ImageError, write_image
 from enaf.models import create_backbone
 from enaf_ext.ops import unfold_patches
 
@@ -283,6 +283,14 @@ def test_sets_are_folders(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None
         find_sets(folder / "empty")
 
 
+def test_every_image_that_can_be_read_is_seen(tmp_path: Path) -> None:
+    names = sorted(f"a{suffix}" for suffix in READABLE_SUFFIXES)
+    for name in names:
+        (tmp_path / name).touch()
+    (tmp_path / "a.txt").touch()
+    assert [path.name for path in find_sets(tmp_path)[0].paths] == names
+
+
 def test_originals_of_a_prepared_set_lie_in_hr(folder: Path) -> None:
     (folder / "one" / "HR").mkdir()
     (folder / "one" / "a.png").rename(folder / "one" / "HR" / "a.png")
@@ -296,6 +304,20 @@ def test_one_failure_does_not_lose_the_rest(folder: Path, model: AdaptiveNetwork
     assert [record.name for record in measured.records] == ["a.png", "b.png"]
     assert [name for name, _ in measured.failures] == ["aa.png", "small.png"]
     assert measured.failures[0][1].startswith("is not a PNG")
+
+
+@pytest.mark.parametrize(
+    ("suffix", "channels", "dtype"),
+    [(".png", 2, torch.uint8), (".png", 4, torch.uint8), (".png", 1, torch.uint16), (".tif", 3, torch.float32)],
+)
+def test_originals_of_other_kinds_are_refused(tmp_path: Path, suffix: str, channels: int, dtype: torch.dtype) -> None:
+    path = tmp_path / f"a{suffix}"
+    write_image(path, torch.zeros(channels, 20, 30).to(dtype))
+    kind = str(dtype).removeprefix("torch.")
+    with pytest.raises(
+        ImageError, match=f"expected 8-bit grey or RGB without alpha, got {channels} channels of {kind}"
+    ):
+        sets.read_original(path)
 
 
 def test_an_interrupted_run_goes_on(folder: Path, model: AdaptiveNetwork, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -385,6 +407,7 @@ def test_eval_finds_settings(folder: Path, tmp_path: Path, weights: str) -> None
         (["--match-psnr", "99"], "--match-psnr: enaf reaches at most"),
         (["--policy", "edge-lut"], "policy: edge-lut has to be fitted"),
         (["--policy", "best"], "policy: expected one of"),
+        (["--device", "abacus"], "enaf eval: error: device: Expected one of cpu"),
     ],
 )
 def test_eval_refuses(
@@ -392,6 +415,17 @@ def test_eval_refuses(
 ) -> None:
     assert enaf("eval", "--data", folder / "two", "--model", weights, *flags) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_file_that_cannot_be_written_is_told_before_the_work(
+    folder: Path, tmp_path: Path, weights: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sets, "measure", None)
+    common = ["--data", folder, "--model", weights]
+    for command, option in (("eval", "--json"), ("eval", "--csv"), ("fit", "--out")):
+        for path in (tmp_path / "missing" / "file", tmp_path):
+            assert enaf(command, *common, option, path) == 2
+            assert f"{option}: expected a file in a folder that exists, got {path}" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("small_timing")

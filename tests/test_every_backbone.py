@@ -27,7 +27,7 @@ def test_each_exit(name: str, scale: int) -> None:
             expected = reference.fold_patches(network.exit(depth, patches), grid.scaled(scale), window="linear")[
                 0
             ].clamp(0, 1)
-        sr = upscaler(lr, force_exit=depth, patch_size=8, overlap=2)
+        sr = upscaler(lr, force_exit=depth, patch_size=8, overlap=2, dtype=torch.float32)
         torch.testing.assert_close(sr, expected[:, : 7 * scale, : 13 * scale], rtol=0, atol=1e-5)
 
 
@@ -41,7 +41,8 @@ def test_mixed_exits(name: str) -> None:
         estimator.last.weight.div_(estimator(patches).std(dim=0)[:, None])
         estimator.last.bias.sub_(estimator(patches).mean(dim=0))
     upscaler = enaf_ext.Upscaler(AdaptiveNetwork(network, estimator, "paper"))
-    sr, info = upscaler(lr, eta=0.0, gamma=0.0, patch_size=8, overlap=2, return_info=True)
+    wish = {"eta": 0.0, "gamma": 0.0, "patch_size": 8, "overlap": 2}
+    sr, info = upscaler(lr, **wish, dtype=torch.float32, return_info=True)
     exit_index = info.exit_index.flatten().tolist()
     assert len(set(exit_index)) == network.num_exits
     with torch.inference_mode():

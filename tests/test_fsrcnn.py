@@ -337,8 +337,12 @@ def test_cuda_runs_fused_where_asked(gpu: torch.device, monkeypatch: pytest.Monk
     network = create_backbone("fsrcnn")
     assert fused(network, gpu, torch.float16) is None
     image = torch.randint(0, 256, (3, 100, 150), dtype=torch.uint8, device=gpu)
-    layers = Upscaler()(image, eta=1.0)
+    upscaler = Upscaler()
+    layers = [upscaler(image, force_exit=depth).int() for depth in (1, 2, 3)]
     monkeypatch.setenv("ENAF_FUSED_CUDA", "1")
     assert fused(network, gpu, torch.float32) is None
     assert fused(network, gpu, torch.float16) is not None
-    assert (Upscaler()(image, eta=1.0).int() - layers.int()).abs().max() <= 3
+    upscaler = Upscaler()
+    for depth, expected in enumerate(layers, start=1):
+        # of 255; on a CPU noise in float16 layers is within two of float32
+        assert (upscaler(image, force_exit=depth).int() - expected).abs().max() <= 4

@@ -103,6 +103,11 @@ def test_models_know_no_grids_files_or_edges(name: str) -> None:
         assert within(module, "enaf.models"), f"{name} imports {module}"
 
 
+@pytest.mark.parametrize("name", [name for name in MODULES if within(name, "enaf.evaluate")])
+def test_evaluation_knows_no_training(name: str) -> None:
+    assert [module for module in imports(name, tree_of(name)) if within(module, "enaf.train")] == []
+
+
 def test_decision_knows_no_modules() -> None:
     assert list(imports("enaf.decision", tree_of("enaf.decision"))) == []
     assert "nn" not in {node.attr for node in ast.walk(tree_of("enaf.decision")) if isinstance(node, ast.Attribute)}

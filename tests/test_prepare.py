@@ -15,7 +15,7 @@ from PIL import Image
 
 from enaf.cli import main
 from enaf.degradation import downsample
-from enaf.evaluate.prepare import BENCHMARKS, piece_origins, prepare
+from enaf.evaluate.prepare import BENCHMARKS, piece_origins, pixels_sha256, prepare
 from enaf.evaluate.sets import find_sets
 from enaf.image_io import read_image, write_image
 
@@ -133,13 +133,27 @@ def test_what_is_there_is_not_made_again(collection: Path, tmp_path: Path) -> No
     assert (tmp_path / "Test2K" / "HR" / "1300.png").is_file()
 
 
+def test_files_follow_changed_originals(collection: Path, tmp_path: Path) -> None:
+    prepare(BENCHMARKS["Test8K"], collection, tmp_path)
+    write_image(collection / "1500.png", torch.zeros(3, 150, 211, dtype=torch.uint8))
+    (tmp_path / "Test8K" / "LR" / "x4" / "1401.png").write_bytes(b"damaged")
+    made = prepare(BENCHMARKS["Test8K"], collection, tmp_path)
+    images = json.loads((tmp_path / "Test8K" / "manifest.json").read_text())["images"]
+    assert len(images) == made.files == 2
+    for name, hashes in images.items():
+        for kind, part in (("hr", "HR"), ("lr", "LR/x4")):
+            assert pixels_sha256(read_image(tmp_path / "Test8K" / part / name).pixels) == hashes[kind]
+
+
 def test_command(collection: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (collection / "1250.png").write_bytes(b"damaged")
+    write_image(collection / "1251.png", torch.zeros(4, 20, 30, dtype=torch.uint8))
     arguments = ["prepare", str(collection), "--out", str(tmp_path), "--sets"]
     assert main([*arguments, "Test2K", "Test4K"]) == 1
     out, errors = capsys.readouterr()
     assert "INCOMPLETE: the set has 100 originals" in out
     assert "left out: 1250.png: is not a PNG" in errors
+    assert "left out: 1251.png: expected 8-bit grey or RGB without alpha, got 4 channels of uint8" in errors
     assert main([*arguments, "Test3K"]) == 2
     assert "--sets: expected some of Test2K, Test4K" in capsys.readouterr().err
     assert main([*arguments, "DIV2K-sub"]) == 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -22,6 +23,7 @@ from PIL import Image
 from enaf.adaptive import AdaptiveNetwork
 from enaf.checkpoint import load_model, model_header
 from enaf.estimator import ExitTargets, create_estimator
+from enaf.image_io.folders import list_images
 from enaf.models import backbone_names, bicubic, create_backbone
 from enaf.train.config import RECIPES, TrainConfig
 from enaf.train.data import (
@@ -31,9 +33,9 @@ from enaf.train.data import (
     PatchSampler,
     Resampled,
     hold_out,
-    list_images,
     load_pairs,
     make_pair,
+    read_rgb,
 )
 from enaf.train.phases import mirrored
 from enaf.train.run import resume_run, start_run
@@ -254,18 +256,30 @@ def test_compiled_training_is_the_same(photographs: Path, tmp_path: Path) -> Non
 
 
 def test_bad_images_are_named_and_left_out(photographs: Path, caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    """Also what has more than 8 bits, which Pillow would clip to white."""
     good = (photographs / "0.png").read_bytes()
     (tmp_path / "noimage.png").write_bytes(b"no picture")
     (tmp_path / "truncated.png").write_bytes(good[: len(good) // 2])
     (tmp_path / "good.png").write_bytes(good)
     Image.new("RGB", (8, 8)).save(tmp_path / "small.png")
+    Image.fromarray(np.full((72, 88), 9000, dtype=np.uint16)).save(tmp_path / "deep.png")
     pairs = load_pairs(list_images(tmp_path), 4, 8)
     assert [pair.name for pair in pairs] == ["good.png"]
-    for name in ("noimage.png", "truncated.png", "small.png"):
+    for name in ("noimage.png", "truncated.png", "small.png", "deep.png"):
         assert name in caplog.text
+    assert "deep.png: expected 8 bits a channel, got uint16" in caplog.text
     (tmp_path / "good.png").unlink()
-    with pytest.raises(ValueError, match="data: none of the 3 images is usable"):
+    with pytest.raises(ValueError, match="data: none of the 4 images is usable"):
         load_pairs(list_images(tmp_path), 4, 8)
+
+
+def test_every_kind_of_8_bits_becomes_rgb(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    for channels, name in ((1, "grey"), (2, "grey-alpha"), (3, "rgb"), (4, "rgb-alpha")):
+        pixels = generator.integers(0, 256, (6, 5, channels), dtype=np.uint8)
+        Image.fromarray(pixels.squeeze()).save(tmp_path / f"{name}.png")
+        read = read_rgb(tmp_path / f"{name}.png").permute(1, 2, 0).numpy()
+        assert np.array_equal(read, np.broadcast_to(pixels[:, :, : 3 if channels > 2 else 1], (6, 5, 3)))
 
 
 def test_patches_match_their_originals(photographs: Path, device: torch.device) -> None:
@@ -368,6 +382,35 @@ def test_recipes_of_backbones() -> None:
     for name, recipe in RECIPES.items():
         assert TrainConfig.of(name) == TrainConfig(backbone=name, **recipe) != TrainConfig(backbone=name)
     assert TrainConfig.of("fsrcnn", backbone_steps=7) == TrainConfig(backbone_steps=7)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "message"),
+    [
+        ({"patch_size": 10}, "patch_size: expected a multiple of 4 for the estimator, got 10"),
+        ({"log_every": 0}, "log_every: expected at least 1, got 0"),
+        ({"validate_every": 0}, "validate_every: expected at least 1, got 0"),
+        ({"checkpoint_every": -1}, "checkpoint_every: expected at least 1, got -1"),
+        ({"exits_steps": -1}, "exits_steps: expected at least 0, got -1"),
+        ({"exits_batch": 0}, "exits_batch: expected at least 1, got 0"),
+        ({"estimator_patches": 0}, "estimator_patches: expected at least 1, got 0"),
+        ({"resample_share": 1.5}, "resample_share: expected a share between 0 and 1, got 1.5"),
+        (
+            {"estimator_resample_share": float("nan")},
+            "estimator_resample_share: expected a share between 0 and 1, got nan",
+        ),
+        ({"ema_decay": 1.0}, "ema_decay: expected 0 <= ema_decay < 1, got 1.0"),
+    ],
+)
+def test_numbers_that_would_fail_late_are_refused(numbers: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        TrainConfig(**numbers)
+
+
+def test_numbers_at_their_limits() -> None:
+    TrainConfig(backbone_steps=0, exits_steps=0, estimator_steps=0, resample_share=0, ema_decay=0, log_every=1)
+    for fine in ({"estimator": "paper"}, {"phases": "backbone,exits"}):  # where cells play no part
+        assert TrainConfig(patch_size=10, **fine).patch_size == 10
 
 
 def test_hold_out() -> None:

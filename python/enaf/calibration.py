@@ -130,9 +130,10 @@ def keep(setting: Setting, calibration: Calibration) -> None:
     """Writes a calibration, all of it or nothing. A cache that cannot be written is none: the next run measures again."""
     try:
         setting.path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=setting.path.parent, delete=False) as file:
-            json.dump({**asdict(setting), **asdict(calibration)}, file, indent=1)
-        os.replace(file.name, setting.path)
+        with tempfile.TemporaryDirectory(dir=setting.path.parent) as folder:
+            whole = Path(folder, setting.path.name)
+            whole.write_text(json.dumps({**asdict(setting), **asdict(calibration)}, indent=1))
+            whole.replace(setting.path)
     except OSError:
         return
 

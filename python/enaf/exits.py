@@ -12,6 +12,7 @@ from enaf_ext import ops
 from enaf_ext.grid import PatchGrid
 
 from .fused import FusedNetwork
+from .inference import image_dtype
 from .models import MultiExitNetwork
 from .pixels import pixel_shuffle
 from .workspace import Room
@@ -34,10 +35,10 @@ def run_exits(
         room: where the results of ``fused`` are put.
 
     Returns:
-        Tensors of the network's dtype, channels_last (contiguous where ``fused``), that together hold M patches in the order
-        of ``order``: where they were made, because a copy into one would cost as much as their blend.
+        Tensors of the network's ``image_dtype``, channels_last (contiguous where ``fused``), that together hold M patches in
+        the order of ``order``: where they were made, because a copy into one would cost as much as their blend.
     """
-    dtype = next(network.parameters()).dtype
+    dtype = image_dtype(network.dtype)
     interpolate = partial(ops.bicubic_patches, rgb, grid, order[running[1] :], network.scale)
     if fused is not None:
         side = network.scale * grid.patch_size
@@ -60,7 +61,8 @@ def _layer_by_layer(
     parts: list[Tensor] = []
     for start in range(0, running[1], batch):
         stop = min(start + batch, running[1])
-        features = lr = ops.gather_patches(rgb, grid, order[start:stop], dtype=dtype, channels_last=True)
+        lr = ops.gather_patches(rgb, grid, order[start:stop], dtype=dtype, channels_last=True)
+        features = lr.to(network.dtype)
         leaving: list[Tensor] = []
         for depth in range(1, network.num_exits):
             active = min(running[depth], stop) - start
@@ -69,7 +71,7 @@ def _layer_by_layer(
             features = network.stage(depth, features[:active])
             staying = max(0, min(running[depth + 1], stop) - start)
             if staying < active:
-                leaving.append(network.tail(depth, features[staying:], lr[staying:active]))
+                leaving.append(network.tail(depth, features[staying:], lr[staying:active]).to(dtype))
         parts += reversed(leaving)  # who stays longest comes first
     return parts
 
@@ -83,11 +85,11 @@ def redo_overflows(
     batch: int,
     parts: list[Tensor],
 ) -> None:
-    """Runs the patches again in float32 that half precision left with a value that is not finite.
+    """Runs the patches again in float32 that float16 left with a value that is not finite.
 
     Args:
         exact: the same network in float32.
-        parts: results in half precision, mended in place. The rest as for ``run_exits``.
+        parts: results in float16, mended in place. The rest as for ``run_exits``.
 
     Waits for the device once: to learn that there are none.
     """

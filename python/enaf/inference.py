@@ -34,16 +34,33 @@ def prepare(module: Module, device: torch.device, dtype: torch.dtype) -> Module:
         dtype: floating dtype of weights and features.
 
     Returns:
-        The copy, in evaluation mode, without gradients. On a CPU, colours are made before a pixel shuffle, not behind it. In
-        float32 or bfloat16 every convolution is one call of oneDNN together with the activation and the sum behind it, and in
-        float32 nothing is concatenated. That spares passes over memory and changes no more than the order of sums.
+        The copy, in evaluation mode, without gradients and transposed convolutions. On a CPU, colours are made before a pixel
+        shuffle, not behind it. In float32 or bfloat16 every convolution is one call of oneDNN together with the activation and
+        the sum behind it, and in float32 nothing is concatenated. That spares passes over memory and changes no more than the
+        order of sums. Layers that the module calls ``exact`` have the ``image_dtype``.
     """
     module = copy.deepcopy(module).eval().requires_grad_(False)
+    _convert_transposed(module)
     if device.type == "cpu":
         _shuffle_last(module)
     if device.type == "cpu" and dtype != torch.float16 and torch.backends.mkldnn.is_available():
         _fuse(module, split=dtype == torch.float32)
-    return channels_last(module.to(device, dtype))
+    module = channels_last(module.to(device, dtype))
+    for name in getattr(module, "exact", ()):
+        getattr(module, name).to(image_dtype(dtype))
+    return module
+
+
+def image_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Of the images that a network takes and gives: its own, but float32 beside bfloat16, which has eight bits for a colour."""
+    return torch.float32 if dtype == torch.bfloat16 else dtype
+
+
+def fastest_dtype(device: torch.device) -> torch.dtype:
+    """The arithmetic in which layers run fastest on a device, at the loss of some hundredths of a decibel at most."""
+    if device.type == "cuda":
+        return torch.float16
+    return torch.bfloat16 if device.type == "cpu" and multiplies_bfloat16() else torch.float32
 
 
 def prepare_estimator(estimator: Estimator, device: torch.device) -> Estimator:
@@ -83,8 +100,9 @@ def batch_size(network: MultiExitNetwork, patch_size: int, device: torch.device)
     handles = [layer.register_forward_hook(look) for layer in network.modules() if not list(layer.children())]
     try:
         weight = next(network.parameters())
-        patch = torch.zeros(1, 3, patch_size, patch_size, device=weight.device, dtype=weight.dtype)
-        features = patch
+        dtype = network.dtype
+        patch = torch.zeros(1, 3, patch_size, patch_size, device=weight.device, dtype=image_dtype(dtype))
+        features = patch.to(dtype)
         for depth in range(1, network.num_exits):
             features = network.stage(depth, features)
             network.tail(depth, features, patch)
@@ -92,6 +110,15 @@ def batch_size(network: MultiExitNetwork, patch_size: int, device: torch.device)
         for handle in handles:
             handle.remove()
     return max(SMALLEST_BATCH, WORKING_SET[device.type] // largest)
+
+
+def _convert_transposed(module: nn.Module) -> None:
+    """Replaces in place every transposed convolution by the ordinary one that it is."""
+    for name, layer in list(module.named_children()):
+        if isinstance(layer, SubPixelTransposedConvolution):
+            setattr(module, name, layer.as_convolution())
+        else:
+            _convert_transposed(layer)
 
 
 def _shuffle_last(module: nn.Module) -> None:
@@ -140,9 +167,7 @@ class _FusedConvolution(nn.Conv2d):
     slope: list[float]
 
     @classmethod
-    def of(cls, layer: nn.Conv2d | SubPixelTransposedConvolution, activation: nn.Module | None) -> _FusedConvolution:
-        if isinstance(layer, SubPixelTransposedConvolution):
-            layer = layer.as_convolution()
+    def of(cls, layer: nn.Conv2d, activation: nn.Module | None) -> _FusedConvolution:
         # without memory: the weights are those of `layer`
         sizes = (layer.in_channels, layer.out_channels, layer.kernel_size[0])
         fused = cls(*sizes, layer.stride[0], int(layer.padding[0]), groups=layer.groups, device="meta")
@@ -232,9 +257,7 @@ def _fuse(module: nn.Module, split: bool) -> None:
             setattr(module, name, _FusedConvolution.of(layer, activation))
 
 
-def _is_plain_convolution(layer: nn.Module) -> TypeGuard[nn.Conv2d | SubPixelTransposedConvolution]:
-    if isinstance(layer, SubPixelTransposedConvolution):
-        return True
+def _is_plain_convolution(layer: nn.Module) -> TypeGuard[nn.Conv2d]:
     return (
         type(layer) is nn.Conv2d
         and layer.padding_mode == "zeros"

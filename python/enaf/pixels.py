@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -74,6 +76,16 @@ def pixel_shuffle(image: Tensor, scale: int) -> Tensor:
     return rows.reshape(batch, -1, scale * height, scale * width)
 
 
+def _indexable(image: Tensor) -> Tensor:
+    """The same bytes in a dtype that CUDA can index: it cannot index uint16."""
+    return image.view(torch.int16) if image.dtype == torch.uint16 else image
+
+
+def pick(image: Tensor, *index: Any) -> Tensor:
+    """``image[index]``, of any dtype on any device."""
+    return _indexable(image)[index].view(image.dtype)
+
+
 class Canvas:
     """An image in memory, read in bands of rows, and its result as it is filled in bands of rows.
 
@@ -107,4 +119,4 @@ class Canvas:
         elif images is None:
             self._result[:, :, top:bottom] = rows
         else:
-            self._result[images, :, top:bottom] = rows
+            _indexable(self._result)[images, :, top:bottom] = _indexable(rows)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
+from .inference import image_dtype
 from .models import MultiExitNetwork
 
 FEATURE_BYTES = 512 << 20
@@ -51,7 +52,7 @@ class StaticNetwork:
         """From top to bottom.
 
         Args:
-            read: (top, bottom) -> (B, 3, bottom - top, W), in the network's dtype, values in [0, 1].
+            read: (top, bottom) -> (B, 3, bottom - top, W), in the network's ``image_dtype``, values in [0, 1].
             height: H of the images.
             row_pixels: B * W, what one row of all images costs in memory.
             start: LR row to begin with.
@@ -63,7 +64,7 @@ class StaticNetwork:
         for first, last in _strips(start, height, row_pixels * self.trunk_bytes, FEATURE_BYTES):
             top, bottom = max(0, first - reach), min(height, last + reach)
             lr = read(top, bottom)
-            features = lr
+            features = lr.to(self.network.dtype)
             for depth in range(1, self.depth + 1):
                 features = self.network.stage(depth, features)
             for begin, end in _strips(first, last, row_pixels * self.tail_bytes, self.most_tail_bytes):
@@ -96,10 +97,11 @@ def _look(network: MultiExitNetwork) -> tuple[int, int, int, int]:
         nonlocal reach, largest
         largest = max(largest, output.numel() * output.element_size() // side**2)
         if isinstance(layer, nn.Conv2d):
-            reach += layer.kernel_size[0] // 2 * side / inputs[0].shape[2]
+            reach += layer.dilation[0] * (layer.kernel_size[0] // 2) * side / inputs[0].shape[2]
 
-    weight = next(network.parameters())
-    features = lr = torch.zeros(1, 3, side, side, dtype=weight.dtype, device=weight.device)
+    dtype, device = network.dtype, next(network.parameters()).device
+    lr = torch.zeros(1, 3, side, side, dtype=image_dtype(dtype), device=device)
+    features = lr.to(dtype)
     handles = [layer.register_forward_hook(add) for layer in network.modules() if not list(layer.children())]
     try:
         for depth in range(1, network.num_exits):

@@ -46,7 +46,8 @@ class HostRows:
         self.dtype = rows.dtype
         self.check(rows[None])
         if self.device.type == "cuda":
-            rows = rows.pin_memory()
+            # the copy goes on while the caller may fill pinned memory of its own with the next rows
+            rows = rows.clone() if rows.is_pinned() else rows.contiguous().pin_memory()
         return rows[None].to(self.device, non_blocking=True)
 
 

@@ -29,9 +29,9 @@ from .decision import choose_exits, eta_for_budget
 from .estimator import CELL, Estimator
 from .exits import redo_overflows, run_exits
 from .fused import FusedNetwork, fused
-from .inference import batch_size, prepare, prepare_estimator
+from .inference import batch_size, fastest_dtype, image_dtype, prepare, prepare_estimator
 from .models import MultiExitNetwork
-from .pixels import Canvas, as_rgb, blended_dtype, check_image, finish, pixel_shuffle, unit_range
+from .pixels import Canvas, as_rgb, blended_dtype, check_image, finish, pick, pixel_shuffle, unit_range
 from .record import Record, Request, Stopwatch, UpscaleInfo
 from .static import StaticNetwork
 from .streaming import HostRows, HostSink, ReadRows, WriteRows, beside
@@ -68,13 +68,14 @@ Write: TypeAlias = Callable[..., object]
 
 @dataclass(frozen=True)
 class _Engine:
-    """A model on one device in one arithmetic; `exact` is its network in float32."""
+    """A model on one device in one arithmetic; `exact` is its network where float16 overflows: in float32, `cost` c."""
 
     network: MultiExitNetwork
     exact: MultiExitNetwork
     estimator: Estimator
     device: torch.device
     dtype: torch.dtype
+    cost: Tensor
     fused: FusedNetwork | None = None
     batches: dict[int, int] = field(default_factory=dict)
 
@@ -132,7 +133,7 @@ class _Job(NamedTuple):
             return self
         return self._replace(
             images=images,
-            read=lambda top, bottom: self.read(top, bottom)[images],
+            read=lambda top, bottom: pick(self.read(top, bottom), images),
             write=lambda top, rows: self.write(top, rows, images),
         )
 
@@ -333,19 +334,18 @@ class Upscaler:
         blend: BandBlend | None = None
         for band, lr, order, running in beside(self._routed(job, eta), engine.device):
             blend = blend or BandBlend(len(job.images), self.scale, blended_dtype(lr), self.model.window)
-            rgb, rows = as_rgb(lr), None
-            while rows is None:
+            rgb, parts = as_rgb(lr), None
+            while parts is None:
                 try:
                     parts = run_exits(network, rgb, band.local, order, running, batch, engine.fused, room)
-                    if engine.dtype != torch.float32:
+                    if engine.dtype == torch.float16:
                         redo_overflows(engine.exact, rgb, band.local, order, running, batch, parts)
-                    watch.mark("exits")
-                    rows = finish(blend(band, parts, order), lr)
-                except torch.OutOfMemoryError:
-                    if batch == 1:
+                except RuntimeError as error:
+                    if batch == 1 or not _out_of_memory(error):
                         raise
-                    parts, batch = [], batch // 2
-            job.write(self.scale * band.finished[0], rows)
+                    parts, batch = None, batch // 2
+            watch.mark("exits")
+            job.write(self.scale * band.finished[0], finish(blend(band, parts, order), lr))
             watch.mark("blend")
 
     def _routed(self, job: _Job, eta: float) -> Iterator[tuple[Band, Tensor, Tensor, list[int]]]:
@@ -379,7 +379,7 @@ class Upscaler:
     def _relative_cost(self, job: _Job) -> Tensor:
         """c of the fusion rule."""
         measured = self._measured(job)
-        return self._table.relative(self.column) if measured is None else measured.relative
+        return job.engine.cost if measured is None else measured.relative.to(job.engine.cost)
 
     def _eta(self, job: _Job) -> float:
         """The eta asked for, or the one that a budget buys, for which all images are scored."""
@@ -502,6 +502,11 @@ class Upscaler:
         mixed = partial(run, None), turns.bincount().tolist()
         return calibration.measure(exits, mixed, static, grid.num_patches, height * width)
 
+    def fastest_dtype(self, device: torch.device) -> torch.dtype:
+        """What ``dtype`` None stands for on a device."""
+        one_operator = device.type == "cpu" and fused(self.model.network, device, torch.float32) is not None
+        return torch.float32 if one_operator else fastest_dtype(device)
+
     @cached_property
     def _fingerprint(self) -> str:
         return calibration.fingerprint(self.model)
@@ -509,17 +514,23 @@ class Upscaler:
     def _engine(self, device: torch.device, dtype: torch.dtype | None) -> _Engine:
         """The model for one device and arithmetic, made once."""
         if dtype is None:
-            dtype = torch.float16 if device.type == "cuda" else torch.float32
+            dtype = self.fastest_dtype(device)
         if dtype not in DTYPES:
             raise TypeError(f"dtype: expected float16, bfloat16 or float32, got {dtype}")
         with self._lock:
             if (device, dtype) not in self._engines:
                 network = prepare(self.model.network, device, dtype)
-                exact = network if dtype == torch.float32 else prepare(self.model.network, device, torch.float32)
+                exact = network if dtype != torch.float16 else prepare(self.model.network, device, torch.float32)
                 estimator = prepare_estimator(self.model.estimator, device)
                 whole = fused(self.model.network, device, dtype)
-                self._engines[device, dtype] = _Engine(network, exact, estimator, device, dtype, whole)
+                cost = self._table.relative(self.column).to(device, torch.float32)
+                self._engines[device, dtype] = _Engine(network, exact, estimator, device, dtype, cost, whole)
             return self._engines[device, dtype]
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    """Whether it is that: through the stable ABI of our operators only the name of what failed is handed on."""
+    return isinstance(error, torch.OutOfMemoryError) or '"aten::empty"' in str(error)
 
 
 def _again(image: Tensor) -> Read:
@@ -561,7 +572,7 @@ def _scores_of(job: _Job, patches: Tensor) -> tuple[Tensor, Tensor]:
     cols = (patches[:, None] % grid.cols * grid.stride + window).clamp_(0, grid.width - 1)
     places = (rows - rows[:, :1]).to(job.engine.device)[:, :, None], cols.to(job.engine.device)[:, None]
     windows = [
-        job.read(top, bottom + 1)[:, :, below, right]
+        pick(job.read(top, bottom + 1), slice(None), slice(None), below, right)
         for top, bottom, below, right in zip(rows[:, 0].tolist(), rows[:, -1].tolist(), *places, strict=True)
     ]
     looked_at = torch.stack(windows, dim=1).flatten(0, 1)
@@ -585,18 +596,18 @@ def _run_static(engine: _Engine, shape: tuple[int, ...], read: Read, write: Writ
 
 
 def _run_static_layers(engine: _Engine, shape: tuple[int, ...], read: Read, write: Write) -> None:
-    """The same layer by layer; from where half precision overflows, in float32."""
+    """The same layer by layer; from where float16 overflows, in float32."""
     whole, like, start, scale = engine.whole, None, 0, engine.network.scale
 
     def read_rgb(top: int, bottom: int) -> Tensor:
         nonlocal like
         like = read(top, bottom)
-        dtype = engine.dtype if whole is engine.whole else torch.float32
+        dtype = image_dtype(whole.network.dtype)
         return unit_range(as_rgb(like), dtype).contiguous(memory_format=torch.channels_last)
 
     while start < shape[2]:
         for first, rows in whole.run(read_rgb, shape[2], shape[0] * shape[3], start):
-            if engine.dtype != torch.float32 and whole is engine.whole and not bool(rows.isfinite().all()):
+            if whole.network.dtype == torch.float16 and not bool(rows.isfinite().all()):
                 whole, start = engine.whole_exact, first
                 break
             assert like is not None
@@ -606,8 +617,17 @@ def _run_static_layers(engine: _Engine, shape: tuple[int, ...], read: Read, writ
             start = first + sr.shape[2] // scale
 
 
-_shared: dict[tuple[str, int], Upscaler] = {}
+_shared: dict[tuple[str, int], tuple[object, Upscaler]] = {}
 _shared_lock = threading.Lock()
+
+
+def _version(model: str | os.PathLike[str]) -> object:
+    """What changes when a file is written anew; None for a shipped name."""
+    try:
+        status = os.stat(model)
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size, status.st_ino
 
 
 @overload
@@ -651,7 +671,8 @@ def upscale(
             size from 1x1, any device, any memory layout.
         eta: decibels that the full cost must gain; 0 = best predicted quality, 5 = nearly everything bicubic.
         gamma: decibels granted to bicubic on blank patches; the paper uses 1.0 to 1.5.
-        model: name of a shipped model, path to a safetensors file, or an ``AdaptiveNetwork``.
+        model: name of a shipped model, path to a safetensors file, or an ``AdaptiveNetwork``. Names and files stay loaded until
+            the file changes; a module is prepared anew each time: hold an ``Upscaler`` of it.
         scale: upscaling factor of the model.
         budget: mean cost to stay within, as a share of the full network in the published convention, 0 to 1; eta is then
             solved for over this image's own estimates.
@@ -659,8 +680,9 @@ def upscale(
         force_exit: send every patch to this exit (0 = bicubic, 3 = the full network).
         patch_size: side of a patch in LR pixels.
         overlap: LR pixels that neighbours share and that are blended, at most half a patch.
-        dtype: arithmetic of the network: float16, bfloat16 or float32; None is float16 on CUDA and float32 elsewhere. Patches
-            that leave the range of half precision are done again in float32.
+        dtype: arithmetic of the network: float16, bfloat16 or float32; None is the fastest: float16 on CUDA; on CPUs that
+            multiply in bfloat16, that, but for FSRCNN, whose own operator is faster in float32; elsewhere float32. Half
+            precision costs some hundredths of a decibel at most. Patches that overflow float16 are done again in float32.
         return_info: also return what happened to every patch.
 
     Returns:
@@ -680,11 +702,11 @@ def upscale(
     if isinstance(model, torch.nn.Module):
         upscaler = Upscaler(model, scale)
     else:
-        key = (os.fspath(model), scale)
+        key, version = (os.fspath(model), scale), _version(model)
         with _shared_lock:
-            if key not in _shared:
-                _shared[key] = Upscaler(model, scale)
-            upscaler = _shared[key]
+            if key not in _shared or _shared[key][0] != version:
+                _shared[key] = version, Upscaler(model, scale)
+            upscaler = _shared[key][1]
     return upscaler(  # type: ignore[call-overload]  # bool, not Literal
         image,
         eta,

@@ -34,14 +34,16 @@ class Workspace:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._idle: list[Room] = []
+        self._idle: dict[int, list[Room]] = {}
 
     @contextmanager
     def room(self) -> Iterator[Room]:
         """A room for one call, given back at its end; after an error its memory is given up."""
+        stream = torch.cuda.current_stream(self._device).cuda_stream if self._device.type == "cuda" else 0
+        idle = self._idle.setdefault(stream, [])  # one stream may still read what another must not overwrite
         try:
-            room = self._idle.pop()
+            room = idle.pop()
         except IndexError:
             room = Room(self._device)
         yield room
-        self._idle.append(room)
+        idle.append(room)

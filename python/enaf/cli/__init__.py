@@ -12,7 +12,8 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
-from importlib import metadata
+
+from enaf.version import version
 
 SUBCOMMANDS = (
     "upscale",
@@ -64,11 +65,3 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read the output has seen enough; the exit must not find the pipe again
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return SOME_FAILED
-
-
-def version() -> str:
-    """The installed version of enaf_ext."""
-    try:
-        return metadata.version("enaf_ext")
-    except metadata.PackageNotFoundError:
-        return "unknown (not installed)"

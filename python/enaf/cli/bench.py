@@ -35,7 +35,9 @@ def run(arguments: argparse.Namespace) -> int:
     import torch
 
     import enaf_ext
+    from enaf.device import usable_device
     from enaf.evaluate.speed import (
+        PLAIN,
         STATIC,
         TOLERANCE_DB,
         compare,
@@ -47,16 +49,13 @@ def run(arguments: argparse.Namespace) -> int:
     )
     from enaf.image_io import ImageError, read_image
 
-    device = arguments.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
     width, separator, height = arguments.size.partition("x")
     if not (separator and width.isdecimal() and height.isdecimal() and min(int(width), int(height)) >= 32):
         raise UsageError(f"--size: expected WxH with sides of at least 32, such as 480x270, got {arguments.size}")
     if arguments.repeats < 1:
         raise UsageError(f"--repeats: expected at least 1, got {arguments.repeats}")
     try:
-        torch.empty(0, device=device)
+        device = usable_device(arguments.device)
         upscaler = enaf_ext.Upscaler(arguments.model, arguments.scale)
         pairs = []
         for path in arguments.images:
@@ -67,11 +66,12 @@ def run(arguments: argparse.Namespace) -> int:
                     f"{tuple(pixels.shape)} {pixels.dtype}"
                 )
             pairs.append(low_resolution(pixels, arguments.scale, int(width), int(height)))
-    except (ImageError, ValueError, OSError, RuntimeError, AssertionError) as error:
+    except (ImageError, ValueError, OSError) as error:
         raise UsageError(str(error).splitlines()[0]) from error
     peers = in_other_arithmetic(upscaler, torch.device(device))
     contenders = compare(upscaler, pairs, torch.device(device), peers=peers, repeats=arguments.repeats)
-    full = next(entry for entry in contenders if entry.name == STATIC)
+    found = {entry.name: entry for entry in contenders}
+    full, plain = found[STATIC], found[PLAIN]
     print(f"{'':21} {'ms':>9} {'of static':>10} {'PSNR':>9} {'FLOPs':>7} {'MACs':>6}")
     for entry in contenders:
         cost = "" if entry.paper is None or entry.macs is None else f"{entry.paper:7.0%} {entry.macs:6.0%}"
@@ -85,9 +85,8 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         print(
             f"\nUse {best.name}: {best.milliseconds / full.milliseconds:.0%} of the full network's time here, "
-            f"{best.psnr_db - full.psnr_db:+.2f} dB."
+            f"{best.psnr_db - plain.psnr_db:+.2f} dB."
         )
-    found = {entry.name: entry for entry in contenders}
     half, single = found.get(in_dtype(name_of(1), torch.bfloat16)), found[name_of(1)]
     if device == "cpu" and half is not None and half.milliseconds < 0.9 * single.milliseconds:
         print(

@@ -36,20 +36,14 @@ def run(arguments: argparse.Namespace) -> int:
     import torch
 
     import enaf_ext
+    from enaf.device import usable_device
 
-    device = arguments.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = None if arguments.dtype is None else getattr(torch, arguments.dtype)
     try:
+        device = usable_device(arguments.device)
         upscaler = enaf_ext.Upscaler(arguments.model, arguments.scale)
         measured = upscaler.calibration(device, dtype, arguments.patch_size, arguments.overlap, renew=True)
-    except (
-        ValueError,
-        OSError,
-        RuntimeError,
-        AssertionError,
-    ) as error:  # torch has an AssertionError for a missing CUDA
+    except (ValueError, OSError) as error:
         raise UsageError(str(error).splitlines()[0]) from error
     print(f"{arguments.model} on {device}, patches of {arguments.patch_size}\n")
     print("exit   ms a patch   cost in time   cost in published FLOPs")

@@ -13,7 +13,8 @@ from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
 
-from enaf.cli import DONE, SOME_FAILED, version
+from enaf.cli import DONE, SOME_FAILED
+from enaf.version import version
 
 HELP = "Say what is installed, which operator has which backend, and what to do where something is missing."
 BACKENDS = ("CPU", "CUDA")

@@ -87,10 +87,14 @@ def run(arguments: argparse.Namespace) -> int:
         0, or 1 where an image could not be measured.
 
     Raises:
-        UsageError: a missing package, no usable image, an unknown model or policy, a target that is not reached.
+        UsageError: a missing package, no usable image, an unknown model, device or policy, a target that is not reached, a
+            file that cannot be where it is wanted.
     """
+    for option, path in (("--json", arguments.json), ("--csv", arguments.csv)):
+        check_place(option, path)
     bar = progress_bar(arguments.quiet)
     from enaf.checkpoint import load_model
+    from enaf.device import usable_device
     from enaf.evaluate.fit import Fit
     from enaf.evaluate.points import Costs
     from enaf.evaluate.policies import create_policy
@@ -103,7 +107,8 @@ def run(arguments: argparse.Namespace) -> int:
     crop = None if arguments.crop is None else (arguments.crop[0], arguments.crop[1])
     summaries = []
     try:
-        model = load_model(arguments.model, arguments.scale).to(arguments.device)
+        device = usable_device(arguments.device)
+        model = load_model(arguments.model, arguments.scale).to(device)
         weights = weights_sha256(model)
         fit = None if arguments.policies is None else Fit.load(arguments.policies, weights)
         policy = create_policy(arguments.policy, model.network.num_exits, arguments.gamma, fit)
@@ -168,6 +173,16 @@ def _settings(arguments: argparse.Namespace, policy: Policy, records: Sequence[R
     if found is None:
         raise UsageError(f"--match-psnr: {policy.name} reaches at most {best.psnr_db:.3f} dB, asked for {target:.3f}")
     return [found]
+
+
+def check_place(option: str, path: Path | None) -> None:
+    """Looks before the work whether a file can be written after it.
+
+    Raises:
+        UsageError: its folder does not exist, or it is a folder itself.
+    """
+    if path is not None and (path.is_dir() or not path.parent.is_dir()):
+        raise UsageError(f"{option}: expected a file in a folder that exists, got {path}")
 
 
 def progress_bar(quiet: bool) -> Progress:

@@ -7,7 +7,7 @@ import argparse
 from pathlib import Path
 
 from enaf.cli import DONE, UsageError
-from enaf.cli.eval import add_common_arguments, progress_bar
+from enaf.cli.eval import add_common_arguments, check_place, progress_bar
 
 HELP = "Fit the policies `edge-lut` and `class` to a model, on training images; for `enaf eval --policies`."
 
@@ -28,15 +28,18 @@ def run(arguments: argparse.Namespace) -> int:
         0.
 
     Raises:
-        UsageError: a missing package, no usable image, an unknown model.
+        UsageError: a missing package, no usable image, an unknown model or device, a file that cannot be where it is wanted.
     """
+    check_place("--out", arguments.out)
     bar = progress_bar(arguments.quiet)
     from enaf.checkpoint import load_model
+    from enaf.device import usable_device
     from enaf.evaluate.fit import fit_to_folder
 
     crop = None if arguments.crop is None else (arguments.crop[0], arguments.crop[1])
     try:
-        model = load_model(arguments.model, arguments.scale).to(arguments.device)
+        device = usable_device(arguments.device)
+        model = load_model(arguments.model, arguments.scale).to(device)
         fit = fit_to_folder(model, arguments.data, arguments.images, crop, bar)
         fit.save(arguments.out)
     except (ValueError, OSError) as error:

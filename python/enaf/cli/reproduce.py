@@ -62,7 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
         0, or 1 where an image could not be measured.
 
     Raises:
-        UsageError: a missing package, no usable image, an unknown model.
+        UsageError: a missing package, no usable image, an unknown model or device.
     """
     bar = progress_bar(arguments.quiet)
     try:
@@ -70,11 +70,13 @@ def run(arguments: argparse.Namespace) -> int:
     except ModuleNotFoundError as error:
         raise UsageError(f"the report needs {error.name}: pip install 'enaf_ext[eval]'") from error
     from enaf.checkpoint import load_model, shipped_models
+    from enaf.device import usable_device
 
     shipped = [name for name in shipped_models() if name.endswith(f"-x{arguments.scale}")]
     try:
+        device = usable_device(arguments.device)
         models, compared = (
-            [(Path(name).stem, load_model(name, arguments.scale).to(arguments.device)) for name in names]
+            [(Path(name).stem, load_model(name, arguments.scale).to(device)) for name in names]
             for names in (arguments.model or shipped, arguments.compare)
         )
         request = Request(

@@ -48,11 +48,13 @@ def run(arguments: argparse.Namespace) -> int:
         0.
 
     Raises:
-        UsageError: a missing package, contradictory options, unusable data, or a run folder that is taken or not there.
+        UsageError: a missing package, contradictory options, an unknown device, unusable data, or a run folder that is taken or
+            not there.
     """
     try:
         import matplotlib  # noqa: F401  # draws at the end of a run; its absence has to be known at the start
 
+        from enaf.device import usable_device
         from enaf.train import parallel
         from enaf.train.run import resume_run, start_run
     except ModuleNotFoundError as error:
@@ -61,9 +63,9 @@ def run(arguments: argparse.Namespace) -> int:
     given = {
         entry.name: value for entry in fields(TrainConfig) if (value := getattr(arguments, entry.name)) is not None
     }
-    with parallel.processes(arguments.device) as device:
-        logging.basicConfig(level=logging.INFO if parallel.rank() == 0 else logging.ERROR, format="%(message)s")
-        try:
+    try:
+        with parallel.processes(usable_device(arguments.device)) as device:
+            logging.basicConfig(level=logging.INFO if parallel.rank() == 0 else logging.ERROR, format="%(message)s")
             if arguments.resume is not None:
                 if arguments.data or arguments.out or arguments.validation or arguments.init or given:
                     raise UsageError("--resume: expected no other setting, a run keeps its own")
@@ -81,6 +83,6 @@ def run(arguments: argparse.Namespace) -> int:
                     arguments.quiet,
                     device,
                 )
-        except (ValueError, FileNotFoundError, FileExistsError) as error:
-            raise UsageError(str(error)) from error
+    except (ValueError, FileNotFoundError, FileExistsError) as error:
+        raise UsageError(str(error)) from error
     return DONE

@@ -14,11 +14,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from enaf.degradation import downsample, resize
-from enaf.image_io import ImageError, write_image
-from enaf.train.data import list_images
+from enaf.image_io import ImageError, read_image, write_image
+from enaf.image_io.folders import list_images
 
 from .sets import MANIFEST, Progress, read_original, silent
 
@@ -83,7 +84,8 @@ def prepare(benchmark: Benchmark, source: Path, out: Path, scale: int = 4, progr
     """Build one set: OUT/NAME/HR, OUT/NAME/LR/xSCALE and OUT/NAME/manifest.json.
 
     The manifest lists the SHA-256 of the pixels of every image, so that two people can tell whether they hold the same set
-    whatever their PNG encoders do. Interrupted and started again, it makes only what is missing.
+    whatever their PNG encoders do. Started again, after an interruption or with other originals, it makes only what is missing
+    or has other pixels.
 
     Args:
         benchmark: one of ``BENCHMARKS``.
@@ -113,7 +115,7 @@ def prepare(benchmark: Benchmark, source: Path, out: Path, scale: int = 4, progr
             for name, hr, lr in _images(benchmark, path, scale):
                 entries[name] = {"hr": pixels_sha256(hr), "lr": pixels_sha256(lr)}
                 for target, image in ((hr_folder / name, hr), (lr_folder / name, lr)):
-                    if not target.is_file():
+                    if not _holds(target, image):
                         write_image(target, image)
         except ImageError as error:
             failures.append((path.name, str(error).replace(f"{path}: ", "")))
@@ -140,6 +142,14 @@ def pixels_sha256(image: Tensor) -> str:
     digest = hashlib.sha256(f"{image.shape[2]}x{image.shape[1]} ".encode())
     digest.update(image.permute(1, 2, 0).contiguous().numpy().tobytes())
     return digest.hexdigest()
+
+
+def _holds(path: Path, image: Tensor) -> bool:
+    """Whether a file has these pixels."""
+    try:
+        return torch.equal(read_image(path).pixels, image)
+    except ImageError:  # also where there is none
+        return False
 
 
 def _images(benchmark: Benchmark, path: Path, scale: int) -> Iterator[tuple[str, Tensor, Tensor]]:

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from enaf.adaptive import AdaptiveNetwork
+from enaf.exits import run_exits
+from enaf.inference import prepare
 from enaf.metrics import luma, psnr, ssim
 from enaf_ext import ops
 
@@ -32,18 +34,13 @@ def render(model: AdaptiveNetwork, record: Record, exit_index: Tensor, protocol:
     Returns:
         (3, s*h, s*w) float32 on the CPU; in steps of 1/255 where the protocol compares 8-bit results.
     """
-    network, big = model.network, record.grid.scaled(model.network.scale)
     lr = record.lr[None].to(next(model.parameters()).device)
+    network = prepare(model.network, lr.device, torch.float32)
     order, offsets = ops.route_exits(exit_index.to(lr.device), network.num_exits)
-    bounds = offsets.tolist()
-    outputs = []
-    for depth in reversed(range(network.num_exits)):
-        for chosen in order[bounds[depth + 1] : bounds[depth]].split(BATCH):
-            if len(chosen):
-                patches = ops.gather_patches(lr, record.grid, chosen, dtype=torch.float32, channels_last=True)
-                outputs.append(network.exit(depth, patches))
+    patches = run_exits(network, lr, record.grid, order, offsets.tolist(), BATCH)
     dtype = torch.uint8 if protocol.eight_bit else torch.float32
-    sr = ops.fold_patches(outputs, big, order, window=protocol.window(model), dtype=dtype)[0].cpu()
+    grid = record.grid.scaled(network.scale)
+    sr = ops.fold_patches(patches, grid, order, window=protocol.window(model), dtype=dtype)[0].cpu()
     return values(sr) if protocol.eight_bit else sr
 
 

@@ -22,7 +22,9 @@ from safetensors.torch import save
 from torch import Tensor
 
 from enaf.adaptive import AdaptiveNetwork
+from enaf.inference import prepare
 from enaf.metrics import luma_weights
+from enaf.models import MultiExitNetwork
 from enaf_ext import ops
 from enaf_ext.grid import PatchGrid
 
@@ -151,13 +153,14 @@ def measure(model: AdaptiveNetwork, hr: Tensor, protocol: Protocol, name: str = 
     lr, hr = protocol.pair(hr, scale)
     grid = protocol.grid(lr)
     image = lr[None].to(next(model.parameters()).device)
+    network = prepare(model.network, image.device, torch.float32)
     psnr_db = torch.empty(grid.num_patches, exits)
     own = torch.zeros(2, grid.num_patches, exits, dtype=torch.float64)
     shared = torch.zeros(2, len(NEIGHBOURS), grid.num_patches, exits, exits, dtype=torch.float64)
     index = torch.arange(grid.num_patches).view(grid.rows, grid.cols)
     above: Tensor | None = None
     for row in range(grid.rows):
-        errors = _errors(model, image, hr[None].to(image.device), grid, index[row], protocol)
+        errors = _errors(network, image, hr[None].to(image.device), grid, index[row], protocol)
         weight = _weights(grid, row, scale, scale if protocol.border else 0, protocol.window(model)).to(image.device)
         psnr_db[index[row]] = _patch_psnr(errors, weight, scale).cpu()
         errors *= weight
@@ -189,10 +192,9 @@ def measure(model: AdaptiveNetwork, hr: Tensor, protocol: Protocol, name: str = 
 
 
 def _errors(
-    model: AdaptiveNetwork, lr: Tensor, hr: Tensor, grid: PatchGrid, order: Tensor, protocol: Protocol
+    network: MultiExitNetwork, lr: Tensor, hr: Tensor, grid: PatchGrid, order: Tensor, protocol: Protocol
 ) -> Tensor:
     """sr - hr of every exit on some patches, (E, n, 3, s*P, s*P) float32."""
-    network = model.network
     result = []
     for chosen in order.to(lr.device).split(BATCH):
         patches = ops.gather_patches(lr, grid, chosen, dtype=torch.float32, channels_last=True)

@@ -7,13 +7,14 @@ import csv
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
-from importlib import metadata, resources
+from importlib import resources
 from pathlib import Path
 
 import jinja2
 import torch
 
 from enaf.adaptive import AdaptiveNetwork
+from enaf.version import version
 
 from . import pictures, plots, tables
 from .findings import findings, losses
@@ -291,7 +292,7 @@ def _write_page(request: Request, chapters: list[Chapter], overview: Table, fail
         quoted=quoted,
         benchmarks=benchmarks,
         torch=torch.__version__,
-        version=metadata.version("enaf_ext"),
+        version=version(),
         tolerance=TOLERANCE_DB,
     )
     temporary = request.out / "index.html.part"

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Protocol as Protocol_
 from typing import TypeVar
 
+import torch
 from torch import Tensor
 
 from enaf.adaptive import AdaptiveNetwork
 from enaf.checkpoint import tensors_hash
-from enaf.image_io import ImageError, read_image
-from enaf.train.data import SUFFIXES, list_images, manifest_hash
+from enaf.image_io import READABLE_SUFFIXES, ImageError, read_image
+from enaf.image_io.folders import list_images, manifest_hash
 
 from .protocol import Protocol
 from .record import Record, measure
@@ -96,14 +97,14 @@ def find_sets(data: str | os.PathLike[str]) -> list[ImageSet]:
     if not folder.is_dir():
         raise ValueError(f"data: expected a folder, or the name of one below $ENAF_DATA, got {os.fspath(data)}")
     folder = folder.resolve()
-    single = (folder / "HR").is_dir() or any(path.suffix.lower() in SUFFIXES for path in folder.iterdir())
+    single = (folder / "HR").is_dir() or any(path.suffix.lower() in READABLE_SUFFIXES for path in folder.iterdir())
     sets = []
     for candidate in [folder] if single else sorted(path for path in folder.iterdir() if path.is_dir()):
         originals = candidate / "HR" if (candidate / "HR").is_dir() else candidate
         with contextlib.suppress(ValueError):
             sets.append(ImageSet(candidate.name, list_images(originals), whole_benchmark(candidate)))
     if not sets:
-        raise ValueError(f"data: no image ({', '.join(sorted(SUFFIXES))}) below {folder}")
+        raise ValueError(f"data: no image ({', '.join(sorted(READABLE_SUFFIXES))}) below {folder}")
     return sets
 
 
@@ -127,8 +128,9 @@ def read_original(path: Path, crop: Crop | None = None) -> Tensor:
         ImageError: unreadable, or of another kind.
     """
     hr = read_image(path).pixels
-    if hr.itemsize != 1:
-        raise ImageError(f"{path}: expected 8 bits, got 16")
+    if hr.dtype != torch.uint8 or len(hr) not in (1, 3):
+        kind = str(hr.dtype).removeprefix("torch.")
+        raise ImageError(f"{path}: expected 8-bit grey or RGB without alpha, got {len(hr)} channels of {kind}")
     if crop is not None:
         top, left = (max(0, side - wanted) // 2 // 4 * 4 for side, wanted in zip(hr.shape[1:], crop[::-1], strict=True))
         hr = hr[:, top : top + crop[1], left : left + crop[0]]

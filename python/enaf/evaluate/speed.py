@@ -7,7 +7,7 @@ import copy
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import torch
@@ -32,6 +32,8 @@ class Contender:
     Attributes:
         name: what it is.
         milliseconds: median of its times, summed over the images.
+        times: milliseconds of its calls from the fastest to the slowest, summed over the images: so their quartiles are sums
+            of the images' quartiles.
         psnr_db: mean PSNR over the images against their originals (RGB, 8 bits, a border of ``scale`` pixels left out).
         paper, macs: mean cost, as in ``UpscaleInfo.cost``; None for what is not routed.
     """
@@ -41,6 +43,7 @@ class Contender:
     psnr_db: float
     paper: float | None = None
     macs: float | None = None
+    times: list[float] = field(default_factory=list)
 
 
 def plain(network: MultiExitNetwork, compiled: bool = False) -> Callable[[Tensor], Tensor]:
@@ -74,11 +77,13 @@ def plain(network: MultiExitNetwork, compiled: bool = False) -> Callable[[Tensor
 
 
 def in_other_arithmetic(upscaler: Upscaler, device: torch.device) -> dict[str, Callable[[Tensor], Tensor]]:
-    """The static network and routing at eta 1 in what is not the default of the device: bfloat16 on CPUs that multiply in it,
-    float32 and bfloat16 on CUDA. Functions from LR to SR, both (3, H, W) uint8."""
-    dtypes = [torch.float32] if device.type == "cuda" else []
+    """The static network and routing at eta 1 in those of float32 and, on CUDA and on CPUs that multiply in it, bfloat16 that
+    are not the model's default on the device. Functions from LR to SR, both (3, H, W) uint8."""
+    known = [torch.float32]
     if device.type == "cuda" or multiplies_bfloat16():
-        dtypes.append(torch.bfloat16)
+        known.append(torch.bfloat16)
+    default = upscaler.fastest_dtype(device)
+    dtypes = [dtype for dtype in known if dtype != default]
     ways: dict[str, Callable[..., Tensor]] = {STATIC: upscaler.static, name_of(1.0): partial(upscaler, eta=1.0)}
     return {in_dtype(name, dtype): partial(way, dtype=dtype) for dtype in dtypes for name, way in ways.items()}
 
@@ -98,18 +103,26 @@ def low_resolution(hr: Tensor, scale: int, width: int, height: int) -> tuple[Ten
 
 def interleaved(
     runs: Mapping[str, Callable[[], object]],
+    device: torch.device,
     repeats: int,
     clock: Callable[[], float] = time.perf_counter,
-) -> dict[str, float]:
-    """Median milliseconds of each run. They take turns, so that a change of the machine's speed meets all of them."""
+) -> dict[str, list[float]]:
+    """Milliseconds of every call of each run, in rising order, until the device has finished. The runs take turns, so that a
+    change of the machine's speed meets all of them."""
+
+    def finished() -> float:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return clock()
+
     times: dict[str, list[float]] = {name: [] for name in runs}
     for repeat in range(1 + repeats):  # the first warms up
         for name, run in runs.items():
-            began = clock()
+            began = finished()
             run()
             if repeat > 0:
-                times[name].append(1e3 * (clock() - began))
-    return {name: statistics.median(taken) for name, taken in times.items()}
+                times[name].append(1e3 * (finished() - began))
+    return {name: sorted(taken) for name, taken in times.items()}
 
 
 def compare(
@@ -136,26 +149,22 @@ def compare(
     Returns:
         Static networks first, then routing by rising eta, then the peers.
     """
-
-    def finished() -> float:
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        return clock()
-
     ways: dict[str, Callable[[Tensor], Tensor]] = {
         STATIC: upscaler.static,
         PLAIN: plain(copy.deepcopy(upscaler.model.network).to(device)),
     }
     ways |= {name_of(eta): partial(upscaler, eta=eta) for eta in etas}
     ways |= peers or {}
-    results = {name: Contender(name, 0.0, 0.0) for name in ways}
+    results = {name: Contender(name, 0.0, 0.0, times=[0.0] * repeats) for name in ways}
     for hr, lr in images:
         image = lr.to(device)
         runs = {name: partial(way, image) for name, way in ways.items()}
-        times = interleaved(runs, repeats, finished)
+        times = interleaved(runs, device, repeats, clock)
         for name, way in ways.items():
-            results[name].milliseconds += times[name]
-            results[name].psnr_db += _psnr_8bit(way(image).cpu(), hr, upscaler.scale) / len(images)
+            entry = results[name]
+            entry.times = [total + taken for total, taken in zip(entry.times, times[name], strict=True)]
+            entry.milliseconds = statistics.median(entry.times)
+            entry.psnr_db += _psnr_8bit(way(image).cpu(), hr, upscaler.scale) / len(images)
         for eta in etas:
             cost = upscaler(image, eta, return_info=True)[1].cost
             entry = results[name_of(eta)]
@@ -170,8 +179,9 @@ def name_of(eta: float) -> str:
 
 
 def fastest_equal(contenders: Sequence[Contender]) -> Contender | None:
-    """The fastest routed one whose PSNR is within ``TOLERANCE_DB`` of the static network's; None if there is none."""
-    full = next(entry for entry in contenders if entry.name == STATIC)
+    """The fastest routed one whose PSNR is within ``TOLERANCE_DB`` of the plain static network's, which is in float32; None if
+    there is none."""
+    full = next(entry for entry in contenders if entry.name == PLAIN)
     equal = [entry for entry in contenders if entry.paper is not None and entry.psnr_db >= full.psnr_db - TOLERANCE_DB]
     return min(equal, key=lambda entry: entry.milliseconds, default=None)
 

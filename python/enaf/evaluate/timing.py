@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from collections.abc import Callable
@@ -13,7 +12,7 @@ import torch
 
 from enaf.adaptive import AdaptiveNetwork
 from enaf.decision import choose_exits
-from enaf.models import channels_last
+from enaf.inference import prepare_estimator
 from enaf.upscaler import Upscaler
 from enaf_ext import ops
 from enaf_ext.grid import PatchGrid
@@ -56,7 +55,7 @@ def time_exits(model: AdaptiveNetwork, protocol: Protocol, repeats: int = 7) -> 
     image = image.to(device)
     grid = PatchGrid(HEIGHT, WIDTH, protocol.patch_size, protocol.overlap)
     upscaler = Upscaler(model, model.network.scale)
-    estimator, depths = channels_last(copy.deepcopy(model.estimator)), range(upscaler.num_exits)
+    estimator, depths = prepare_estimator(model.estimator, device), range(upscaler.num_exits)
 
     def scores() -> None:
         edge_score = ops.edge_score(image, grid)

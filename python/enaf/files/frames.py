@@ -12,6 +12,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from enaf.device import usable_device
 from enaf.image_io import MAX_PIXELS, ImageError, Layout, sweep
 from enaf.image_io.pnm import PnmWriter, read_header, read_rows
 from enaf.record import Tally
@@ -20,7 +21,7 @@ from .drawing import Drawing
 from .ledger import FileResult, Ledger
 from .one_image import upscale_rows
 from .plan import check_drawings_folder
-from .run import Listener, check_request, kept, load_upscaler, usable_device
+from .run import Listener, check_request, kept, load_upscaler
 from .settings import Settings, checked, result_layout
 
 PIXEL_FORMATS = {"gray": (1, np.uint8), "gray16le": (1, np.uint16), "rgb24": (3, np.uint8), "rgb48le": (3, np.uint16)}

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from enaf.device import usable_device
 from enaf.image_io import MAX_PIXELS, ImageError, check_target, create_image, open_image, sha256_of, sweep
 from enaf.image_io.metadata import stripped
 from enaf.upscaler import Upscaler
@@ -278,21 +279,6 @@ def load_upscaler(settings: Settings) -> tuple[Upscaler, str]:
     """
     path, native, weights = find_model(settings.model, settings.scale)
     return Upscaler(path if path.is_file() else settings.model, native), weights
-
-
-def usable_device(device: str) -> str:
-    """The device's name, "auto" resolved.
-
-    Raises:
-        ValueError: torch cannot use it.
-    """
-    name = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    try:
-        torch.empty(0, device=name)
-    # a name that is none: RuntimeError; a device without kernels: NotImplementedError; a torch without CUDA: AssertionError
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ValueError(f"device: {str(error).splitlines()[0]}") from None
-    return name
 
 
 def check_request(upscaler: Upscaler, settings: Settings) -> None:

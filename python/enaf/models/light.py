@@ -44,6 +44,7 @@ class Light(MultiExitNetwork):
 
     name = "light"
     shuffled = False
+    exact = ("base",)
 
     def __init__(self, scale: int = 4) -> None:
         super().__init__(scale)
@@ -73,4 +74,4 @@ class Light(MultiExitNetwork):
 
     def tail(self, depth: int, features: Tensor, lr: Tensor) -> Tensor:
         last = self.upsample if depth == 3 else self.early_exits[depth - 1]
-        return last(features).add_(self.base(lr))
+        return self.base(lr).add_(last(features))  # float32 beside convolutions in bfloat16

@@ -22,6 +22,9 @@ class MultiExitNetwork(nn.Module, ABC):
 
         features_j = stage_j(features_{j-1}),  features_0 = lr,   sr_j = tail_j(features_j, lr)
 
+    A copy may compute in half precision. Beside bfloat16, which has eight bits for a colour, images stay float32: features_0
+    is then lr in ``dtype``, and tails get lr as it is.
+
     A subclass defines ``stage`` and ``tail``, and keeps what only early exits need in ``early_exits``. Nothing else of it
     is known outside its file. A stage may be empty, where two exits differ in their tails alone.
 
@@ -32,12 +35,14 @@ class MultiExitNetwork(nn.Module, ABC):
         shuffled: whether ``tail`` returns pixels (N, 3, s*P, s*P); otherwise it returns the sub-pixel layout
             (N, 3*s*s, P, P) that ``torch.nn.functional.pixel_shuffle`` would turn into pixels, so that the runtime can
             fuse the shuffle with the blend.
+        exact: names of the layers that ``tail`` applies to the LR patches, which stay float32 with them.
         early_exits: the layers that the full exit does without.
     """
 
     name: ClassVar[str]
     num_exits: ClassVar[int] = 4
     shuffled: ClassVar[bool]
+    exact: ClassVar[tuple[str, ...]] = ()
     early_exits: nn.ModuleList
 
     def __init__(self, scale: int) -> None:
@@ -53,6 +58,12 @@ class MultiExitNetwork(nn.Module, ABC):
     @abstractmethod
     def tail(self, depth: int, features: Tensor, lr: Tensor) -> Tensor:
         """Exit ``depth``: features of stage ``depth`` and LR patches to pixels, laid out as ``shuffled`` says."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """In which the network computes: that of all layers but the ``exact`` ones."""
+        names = self.named_parameters()
+        return next(weight.dtype for name, weight in names if name.partition(".")[0] not in self.exact)
 
     def backbone_parameters(self) -> list[nn.Parameter]:
         """The parameters of the published network alone, without early exits: what phase 1 trains."""
@@ -75,14 +86,14 @@ class MultiExitNetwork(nn.Module, ABC):
         """
         if depth == 0:
             return bicubic(lr, self.scale)
-        features = lr
+        features = lr.to(self.dtype)
         for index in range(1, depth + 1):
             features = self.stage(index, features)
         return self.pixels(self.tail(depth, features, lr))
 
     def forward(self, lr: Tensor) -> list[Tensor]:
         """All learned exits, shallowest first: ``num_exits - 1`` tensors (N, 3, s*H, s*W), not clamped."""
-        outputs, features = [], lr
+        outputs, features = [], lr.to(self.dtype)
         for depth in range(1, self.num_exits):
             features = self.stage(depth, features)
             outputs.append(self.pixels(self.tail(depth, features, lr)))
@@ -122,7 +133,6 @@ class SubPixelTransposedConvolution(nn.ConvTranspose2d):
         taps[(taps < 0) | (taps >= kernel_size)] = kernel_size
         self.reach = reach
         self.register_buffer("phase_taps", taps, persistent=False)
-        self._kept: tuple[tuple[object, ...], Tensor] | None = None
 
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]  # output_size has no meaning here
         """(N, C, H, W) -> (N, out_channels*s*s, H, W), the layout before ``pixel_shuffle``."""
@@ -130,15 +140,6 @@ class SubPixelTransposedConvolution(nn.ConvTranspose2d):
         return F.conv2d(x, self._kernel(), bias, padding=self.reach)
 
     def _kernel(self) -> Tensor:
-        """The ordinary kernel; without gradients it is kept for as long as the weight stays what it is."""
-        if torch.is_grad_enabled() or self.weight.is_inference() or torch.compiler.is_compiling():
-            return self._convert()
-        state = (self.weight.device, self.weight.dtype, self.weight.data_ptr(), self.weight._version)
-        if self._kept is None or self._kept[0] != state:
-            self._kept = (state, self._convert().contiguous(memory_format=torch.channels_last))
-        return self._kept[1]
-
-    def _convert(self) -> Tensor:
         size = 2 * self.reach + 1
         kernel = F.pad(self.weight, (0, 1, 0, 1))[:, :, self.phase_taps]  # (in, out, s, size, k+1)
         kernel = kernel[..., self.phase_taps]  # (in, out, s_y, size_y, s_x, size_x)
@@ -146,7 +147,7 @@ class SubPixelTransposedConvolution(nn.ConvTranspose2d):
 
     def as_convolution(self) -> nn.Conv2d:
         """The ordinary convolution to the sub-pixel layout that this is; it shares no memory."""
-        kernel = self._convert()
+        kernel = self._kernel()
         layer = nn.Conv2d(
             self.in_channels, len(kernel), kernel.shape[-1], padding=self.reach, bias=self.bias is not None
         )

@@ -83,4 +83,4 @@ class SRResNet(MultiExitNetwork):
     def tail(self, depth: int, features: Tensor, lr: Tensor) -> Tensor:
         base = F.interpolate(lr, scale_factor=float(self.scale), mode="bilinear", align_corners=False)
         sr = self.upsample(features) if depth == 3 else self.early_exits[depth - 1](features)
-        return base.add_(sr)  # in the dtype of lr, also where convolutions run in bfloat16
+        return base.add_(sr)  # float32 beside convolutions in bfloat16

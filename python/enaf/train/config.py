@@ -18,6 +18,15 @@ _LARGER = {
 RECIPES: dict[str, dict[str, Any]] = {"carn": _LARGER, "srresnet": _LARGER, "light": _LARGER}
 """What a backbone wants other than the defaults, which are FSRCNN's."""
 
+_CELL = 4
+"""LR pixels per side of an estimator's cell; ``enaf.estimator`` has it too, but with torch, which help comes without."""
+_LEAST = {
+    "patch_size": _CELL,
+    **dict.fromkeys(("backbone_batch", "exits_batch", "estimator_batch", "estimator_patches"), 1),
+    **dict.fromkeys(("log_every", "validate_every", "checkpoint_every"), 1),
+    **dict.fromkeys(("backbone_steps", "exits_steps", "estimator_steps", "warmup_steps"), 0),
+}
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -89,9 +98,17 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if not self.phases or [name for name in PHASES if name in self.phases.split(",")] != self.phases.split(","):
             raise ValueError(f"phases: expected some of {','.join(PHASES)} in this order, got {self.phases!r}")
-        for name, least in (("patch_size", 4), ("backbone_batch", 1), ("exits_batch", 1), ("estimator_batch", 1)):
-            if getattr(self, name) < least:
+        for name, least in _LEAST.items():
+            if not getattr(self, name) >= least:  # also where a value is not a number
                 raise ValueError(f"{name}: expected at least {least}, got {getattr(self, name)}")
+        for name in ("resample_share", "estimator_resample_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name}: expected a share between 0 and 1, got {getattr(self, name)}")
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"ema_decay: expected 0 <= ema_decay < 1, got {self.ema_decay}")
+        # The estimator of the paper leaves out what is over; no other phase has cells.
+        if "estimator" in self.phases.split(",") and self.estimator != "paper" and self.patch_size % _CELL:
+            raise ValueError(f"patch_size: expected a multiple of {_CELL} for the estimator, got {self.patch_size}")
         if self.optimizer not in ("adam", "soap"):
             raise ValueError(f"optimizer: expected adam or soap, got {self.optimizer!r}")
         if self.loss not in ("psnr", "l1"):

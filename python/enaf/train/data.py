@@ -4,7 +4,6 @@ needed: in the memory of the host or of the GPU."""
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,14 +14,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
 from torch import Tensor
 
 from enaf.degradation import downsample, resize
+from enaf.image_io import ImageError, read_image
 from enaf.models import bicubic
 
 log = logging.getLogger(__name__)
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm"}
 
 
 @dataclass(frozen=True)
@@ -35,9 +33,16 @@ class ImagePair:
 
 
 def read_rgb(path: Path) -> Tensor:
-    """An image file as (3, H, W) uint8 RGB."""
-    with Image.open(path) as image:
-        return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).contiguous()
+    """An image file as (3, H, W) uint8 RGB; opacity is left out.
+
+    Raises:
+        ImageError: unreadable, or not of 8 bits.
+    """
+    pixels = read_image(path).pixels
+    if pixels.dtype != torch.uint8:
+        raise ImageError(f"{path}: expected 8 bits a channel, got {str(pixels.dtype).removeprefix('torch.')}")
+    colours = pixels[: 3 if len(pixels) > 2 else 1]
+    return colours.expand(3, -1, -1).contiguous()
 
 
 def make_pair(name: str, hr: Tensor, scale: int) -> ImagePair:
@@ -45,29 +50,6 @@ def make_pair(name: str, hr: Tensor, scale: int) -> ImagePair:
     height, width = (side - side % scale for side in hr.shape[-2:])
     hr = hr[:, :height, :width].contiguous()
     return ImagePair(name, hr.cpu(), downsample(hr, scale).cpu())
-
-
-def list_images(folder: Path) -> list[Path]:
-    """Image files below ``folder``, sorted by path.
-
-    Raises:
-        ValueError: the folder does not exist or holds no image.
-    """
-    if not folder.is_dir():
-        raise ValueError(f"data: expected a folder, got {folder}")
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
-    if not paths:
-        raise ValueError(f"data: no image ({', '.join(sorted(SUFFIXES))}) below {folder}")
-    return paths
-
-
-def manifest_hash(paths: list[Path]) -> str:
-    """SHA-256 over the names and contents of the files: tells whether two runs saw the same data."""
-    digest = hashlib.sha256()
-    for path in paths:
-        digest.update(path.name.encode() + b"\0")
-        digest.update(hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()
 
 
 def hold_out(paths: list[Path], count: int) -> tuple[list[Path], list[Path]]:
@@ -91,8 +73,8 @@ def load_pairs(
     for path in paths:
         try:
             hr = read_rgb(path)
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            log.warning("left out, unreadable: %s (%s)", path, error)
+        except ImageError as error:
+            log.warning("left out, unreadable: %s", error)
             continue
         if min(hr.shape[-2:]) < patch_size * scale:
             log.warning("left out, smaller than a patch of %d pixels: %s", patch_size * scale, path)
@@ -197,7 +179,8 @@ class _Pixels:
         upright = rows[:, :, None] + columns[:, None, :]
         index = torch.where(transpose[:, :, None], upright.mT, upright)
         patches = self.values.index_select(0, index.flatten()).view(*index.shape, 3)
-        return patches.permute(0, 3, 1, 2).float().div_(255)
+        # by a tensor: dividing by a Python number, torch multiplies by its reciprocal on CUDA, and only there
+        return patches.permute(0, 3, 1, 2).float().div_(torch.full((), 255.0, device=patches.device))
 
 
 SMALLEST_ERROR = 1e-4

@@ -8,7 +8,6 @@ import json
 import logging
 import platform
 from dataclasses import asdict
-from importlib import metadata
 from pathlib import Path
 
 import torch
@@ -18,7 +17,9 @@ import enaf_ext
 from enaf.adaptive import AdaptiveNetwork
 from enaf.checkpoint import load_model, load_parts, save_model
 from enaf.estimator import create_estimator
+from enaf.image_io.folders import list_images, manifest_hash
 from enaf.models import channels_last, create_backbone
+from enaf.version import version
 
 from . import data, parallel
 from .config import TrainConfig
@@ -60,7 +61,7 @@ def start_run(
     if parallel.rank() == 0:
         if (run / "config.json").exists():
             raise FileExistsError(f"out: {run} already holds a run; go on with it by --resume {run}")
-        model, paths = _initial_model(config, init), data.list_images(folder)
+        model, paths = _initial_model(config, init), list_images(folder)
         run.mkdir(parents=True, exist_ok=True)
         save_model(model, run / "init.safetensors")
         description = {
@@ -68,8 +69,8 @@ def start_run(
             "init": init,
             "data": str(folder.resolve()),
             "validation": None if validation is None else str(validation.resolve()),
-            "data_sha256": data.manifest_hash(paths),
-            "version": metadata.version("enaf_ext"),
+            "data_sha256": manifest_hash(paths),
+            "version": version(),
             "sources_sha256": _sources_hash(),
             "torch": torch.__version__,
             "python": platform.python_version(),
@@ -98,7 +99,7 @@ def _initial_model(config: TrainConfig, init: str | None) -> AdaptiveNetwork:
 def _sources_hash() -> str:
     """SHA-256 over the Python sources of the package: which code trained a model, with or without version control."""
     folders = [Path(str(package.__file__)).parent for package in (enaf, enaf_ext)]
-    return data.manifest_hash([path for folder in folders for path in sorted(folder.rglob("*.py"))])
+    return manifest_hash([path for folder in folders for path in sorted(folder.rglob("*.py"))])
 
 
 @torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
@@ -124,13 +125,13 @@ def resume_run(run: Path, threads: int = 0, quiet: bool = False, device: torch.d
         log.warning("the run began with other sources of enaf_ext; it goes on with these")
     if threads > 0:
         torch.set_num_threads(threads)
-    paths = data.list_images(Path(description["data"]))
-    if data.manifest_hash(paths) != description["data_sha256"]:
+    paths = list_images(Path(description["data"]))
+    if manifest_hash(paths) != description["data_sha256"]:
         raise ValueError(f"data: the images in {description['data']} have changed since the run began")
     if description["validation"] is None:
         training, held_out = data.hold_out(paths, config.validation_images)
     else:
-        training, held_out = paths, data.list_images(Path(description["validation"]))
+        training, held_out = paths, list_images(Path(description["validation"]))
     log.info("reading %d images", len(paths))
     size, scale = config.patch_size, config.scale
     pairs = data.load_pairs(training, scale, size, device)

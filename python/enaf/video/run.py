@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from enaf.image_io import MAX_PIXELS
+from enaf.image_io import MAX_PIXELS, sha256_of
 from enaf.image_io.metadata import KINDS
 from enaf.record import Tally
 
@@ -117,9 +117,10 @@ def upscale_video(
         encoders: tuple[Encoder, ...] = (encoder,)
         if map_target is not None:
             encoders += (Encoder.to(map_target, look.of_drawing(), drawing_size(*native), frames),)
+        content = sha256_of(source)
 
     settings = {
-        "source": _sha256(source),
+        "source": content,
         "routing": routing,
         "network": _fingerprint(upscaler, routing),
         "encoders": [(encoder.size, encoder.codec, encoder.options) for encoder in encoders],
@@ -165,11 +166,3 @@ def _fingerprint(upscaler: Upscaler, routing: Mapping[str, Any]) -> str:
         for exit_index in (0, -1 + upscaler.num_exits)
     ]
     return hashlib.sha256(b"".join(output.numpy().tobytes() for output in outputs)).hexdigest()
-
-
-def _sha256(path: Path) -> str:
-    try:
-        with open(path, "rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError as error:
-        raise VideoError(f"{path}: cannot be read: {error.strerror}") from error

@@ -20,7 +20,7 @@ from enaf_ext import ops
 from enaf_ext.grid import PatchGrid
 
 BATCH = 32
-"""Patches a convolution sees at once, as in the runtime."""
+"""Patches a convolution sees at once."""
 CACHE_BYTES = 1 << 30
 
 
@@ -58,7 +58,8 @@ class LiveRouter:
     Attributes:
         grid: the patches over the image.
         estimate_milliseconds: what the estimates took, once.
-        sr: (C, s*H, s*W) uint8, the blended result of the last ``route``; the same bytes that ``Upscaler`` gives.
+        sr: (C, s*H, s*W) uint8, the blended result of the last ``route``: to a level what ``Upscaler`` gives in float32, where
+            it routes the image.
         lock: held while ``sr`` changes.
     """
 
