@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from pathlib import Path
 
 import pytest
@@ -237,12 +238,42 @@ def test_cost_by_hand(upscaler: enaf_ext.Upscaler) -> None:
     assert info.cost["ms"] == pytest.approx(sum(info.milliseconds.values()))
 
 
+def test_results_may_be_changed_and_differentiated(upscaler: enaf_ext.Upscaler) -> None:
+    weight = torch.ones(1, requires_grad=True)
+    sr, info = upscaler(image(3, 40, 50).float() / 255, return_info=True)
+    (sr * weight).sum().backward()
+    assert weight.grad is not None
+    torch.testing.assert_close(weight.grad, sr.sum()[None])
+    for result in (sr, upscaler.static(image(3, 40, 50)), info.psnr_db, info.exit_index, info.edge_score):
+        result.add_(1)
+
+
+def test_copies_and_pickles_do_the_same(model: AdaptiveNetwork) -> None:
+    upscaler, lr = enaf_ext.Upscaler(model, cost="macs"), image(3, 60, 90)
+    expected = upscaler(lr)
+    for other in (copy.deepcopy(upscaler), pickle.loads(pickle.dumps(upscaler))):
+        assert other.column == "macs"
+        assert torch.equal(other(lr), expected)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 100), (8, 8), (20, 33)])
+@pytest.mark.parametrize("name", ["fsrcnn", "light"])
+def test_flat_images_stay_flat(name: str, size: tuple[int, int]) -> None:
+    colour = torch.tensor([200, 100, 30], dtype=torch.uint8)[:, None, None]
+    sr, info = enaf_ext.upscale(colour.expand(3, *size), model=name, return_info=True)
+    assert not info.static
+    assert torch.equal(sr, colour.expand_as(sr))
+
+
 def test_layout_is_kept(upscaler: enaf_ext.Upscaler) -> None:
     lr = image(2, 3, 33, 40)
     expected = upscaler(lr)
     last = upscaler(lr.contiguous(memory_format=torch.channels_last))
     assert last.is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(last, expected)
+    interleaved = upscaler(lr[0].permute(1, 2, 0).contiguous().permute(2, 0, 1))
+    assert interleaved.stride() == (1, 3 * 160, 3)
+    assert torch.equal(interleaved, expected[0])
     view = torch.zeros(2, 3, 40, 66, dtype=torch.uint8)[:, :, ::1, ::2].transpose(2, 3)
     view.copy_(lr)
     assert torch.equal(upscaler(view), expected)

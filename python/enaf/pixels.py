@@ -76,6 +76,13 @@ def pixel_shuffle(image: Tensor, scale: int) -> Tensor:
     return rows.reshape(batch, -1, scale * height, scale * width)
 
 
+@torch.inference_mode(False)
+def outside_inference(tensor: Tensor) -> Tensor:
+    """The same memory as a tensor that may be changed, and used in what is differentiated."""
+    bare = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
+    return bare.set_(tensor.untyped_storage(), tensor.storage_offset(), tensor.shape, tensor.stride())
+
+
 def _indexable(image: Tensor) -> Tensor:
     """The same bytes in a dtype that CUDA can index: it cannot index uint16."""
     return image.view(torch.int16) if image.dtype == torch.uint16 else image
@@ -98,14 +105,14 @@ class Canvas:
         self._rank = image.dim()
         self.shape = tuple(self._image.shape)
         shape = (*self.shape[:2], self.shape[2] * scale, self.shape[3] * scale)
-        last = image.dim() == 4 and image.is_contiguous(memory_format=torch.channels_last) and not image.is_contiguous()
+        last = self._image.is_contiguous(memory_format=torch.channels_last) and not self._image.is_contiguous()
         layout = torch.channels_last if last else torch.contiguous_format
         self._result = torch.empty(shape, dtype=image.dtype, device=image.device, memory_format=layout)
 
     @property
     def sr(self) -> Tensor:
         """The result, in the image's dtype, rank and memory layout."""
-        return self._result if self._rank == 4 else self._result[0]
+        return outside_inference(self._result if self._rank == 4 else self._result[0])
 
     def read(self, top: int, bottom: int) -> Tensor:
         """(B, C, bottom - top, W)."""

@@ -31,7 +31,17 @@ from .exits import redo_overflows, run_exits
 from .fused import FusedNetwork, fused
 from .inference import batch_size, fastest_dtype, image_dtype, prepare, prepare_estimator
 from .models import MultiExitNetwork
-from .pixels import Canvas, as_rgb, blended_dtype, check_image, finish, pick, pixel_shuffle, unit_range
+from .pixels import (
+    Canvas,
+    as_rgb,
+    blended_dtype,
+    check_image,
+    finish,
+    outside_inference,
+    pick,
+    pixel_shuffle,
+    unit_range,
+)
 from .record import Record, Request, Stopwatch, UpscaleInfo
 from .static import StaticNetwork
 from .streaming import HostRows, HostSink, ReadRows, WriteRows, beside
@@ -176,6 +186,10 @@ class Upscaler:
         self._engines: dict[tuple[torch.device, torch.dtype], _Engine] = {}
         self._calibrations: dict[calibration.Setting, Calibration] = {}
         self._lock = threading.RLock()
+
+    def __reduce__(self) -> tuple[Callable[..., Upscaler], tuple[AdaptiveNetwork, int]]:
+        """Copies and pickles hold the model, and get ready for a device anew."""
+        return partial(type(self), cost=self.column), (self.model, self.scale)
 
     @property
     def num_exits(self) -> int:
@@ -324,7 +338,14 @@ class Upscaler:
         spent = self._table.spent(record.exit_index, static, grid)
         spent["ms"] = sum(watch.milliseconds.values())
         return UpscaleInfo(
-            record.exit_index, record.edge_score, record.psnr_db, grid, eta, static, spent, watch.milliseconds
+            outside_inference(record.exit_index),
+            outside_inference(record.edge_score),
+            outside_inference(record.psnr_db),
+            grid,
+            eta,
+            static,
+            spent,
+            watch.milliseconds,
         )
 
     def _run_routed(self, job: _Job, eta: float, room: Room) -> None:
@@ -438,7 +459,9 @@ class Upscaler:
                 routed, whole = self._table.routed(counts, grid), LARGEST_SHARE
             else:
                 routed, whole = measured.routed(counts), measured.static_ms * grid.height * grid.width
-            if routed > whole:
+            if (
+                routed > whole and exits.any()
+            ):  # nothing is cheaper than bicubic, however little of its patches an image fills
                 dear.append(image)
         return dear
 

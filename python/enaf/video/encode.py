@@ -98,6 +98,11 @@ class Encoder:
         context.flags |= 1 << 22  # AV_CODEC_FLAG_GLOBAL_HEADER: the joined file has one header for all segments
         return stream
 
+    def mark(self, stream: Any) -> None:
+        """What the container of the result says of it; H.264 itself says the time base where the rate may vary."""
+        self.look.mark(stream)
+        stream.codec_context.framerate = self.rate
+
     def frame_of(self, pixels: Tensor, source: Any) -> Any:
         """(3, H, W) as a frame at the time of that of the source."""
         frame = self.look.to_frame(pixels)

@@ -45,7 +45,7 @@ def join_exit_map(target: Path, segments: Segments, encoder: Encoder, frames: in
     """One file from the pictures of exits in the segments."""
     with _verified(target, frames) as output, segments.template(1) as template:
         video = output.add_stream_from_template(template)
-        encoder.look.mark(video)
+        encoder.mark(video)
         for packet in segments.packets(1):
             packet.stream = video
             output.mux(packet)
@@ -107,7 +107,7 @@ def _add_streams(
     report.converted.clear()
     original = video_stream(source, encoder.source)
     video = add_video()
-    encoder.look.mark(video)
+    encoder.mark(video)
     video.metadata.update(_stream_tags(original, strip))
     video.disposition = original.disposition
     output.metadata.update(kept_tags(source.metadata, strip))
