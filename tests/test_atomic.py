@@ -217,6 +217,20 @@ def test_sweeping_spares_the_living_and_the_strangers(tmp_path: Path) -> None:
     assert all(path.read_bytes() == b"mine" for path in strangers)
 
 
+@pytest.mark.parametrize("letter", ["x", "\u00e9", "\u4e2d", "\udcff"])
+def test_names_as_long_as_they_can_be(tmp_path: Path, letter: str) -> None:
+    """The part's name is shortened by whole characters; sweeping still finds it."""
+    path = tmp_path / (letter * (251 // len(os.fsencode(letter))) + ".png")
+    with atomic.replacing(path) as part:
+        assert len(os.fsencode(part.path.name)) <= 255
+        part.write(b"whole")
+        torso = part.path
+    assert path.read_bytes() == b"whole"
+    torso.write_bytes(b"torso")
+    assert sweep(tmp_path) == [torso]
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_permissions_follow_the_umask_and_links_stay_links(tmp_path: Path) -> None:
     target = tmp_path / "real.png"
     link = tmp_path / "link.png"

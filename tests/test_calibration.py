@@ -153,6 +153,21 @@ def test_measures_for_real(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
     assert main(["calibrate", "--model", "nothing"]) == 2
 
 
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--patch-size", "0"], "patch_size: expected patch_size >= 1, got 0"),
+        (["--overlap", "17"], "overlap: expected 0 <= overlap <= patch_size // 2, got 17"),
+    ],
+)
+def test_calibrate_refuses(
+    flags: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(enaf_ext.Upscaler, "calibration", None)
+    assert main(["calibrate", "--device", "cpu", *flags]) == 2
+    assert f"enaf calibrate: error: {message}" in capsys.readouterr().err
+
+
 def test_bench_says_what_to_use(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "photograph.png"
     write_image(file, picture().repeat(1, 2, 2))
@@ -160,10 +175,38 @@ def test_bench_says_what_to_use(tmp_path: Path, capsys: pytest.CaptureFixture[st
     out = capsys.readouterr().out
     assert "best static" in out
     assert "eta 0.3" in out
-    assert "Use eta" in out or "No eta keeps" in out
+    assert "Use eta" in out or "No eta keeps" in out or "Routing does not pay" in out
     assert ("eta 1, bfloat16" in out) == multiplies_bfloat16()
     for wrong in (["missing.png"], [str(file), "--size", "64"], [str(file), "--repeats", "0"]):
         assert main(["bench", *wrong, "--device", "cpu"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("static", "milliseconds", "macs", "advice"),
+    [
+        (3, 2, 0.5, "Use eta 2: 67% of the full network's time here, -0.04 dB."),
+        (
+            3,
+            2,
+            sum([1 / 10] * 10),
+            "Routing does not pay on these images: eta 2 gives them to the full network as a whole.",
+        ),
+        (1, 2, 0.5, "No eta keeps within 0.05 dB of the full network in less time here: use a small eta, or none."),
+    ],
+)
+def test_bench_advises(
+    static: float, milliseconds: float, macs: float, advice: str, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    write_image(tmp_path / "photograph.png", picture().repeat(1, 2, 2))
+    contenders = [
+        Contender(STATIC, static, 30),
+        Contender(PLAIN, 9, 30),
+        Contender("eta 2", milliseconds, 29.96, 1, macs),
+    ]
+    monkeypatch.setattr("enaf.evaluate.speed.compare", lambda *arguments, **options: contenders)
+    assert main(["bench", str(tmp_path / "photograph.png"), "--device", "cpu"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == advice
 
 
 @pytest.mark.parametrize("model", ["fsrcnn", "light"])

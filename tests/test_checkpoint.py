@@ -184,3 +184,16 @@ def test_tiling_is_kept(tmp_path: Path) -> None:
         assert load_model(tmp_path / "model.safetensors").tiling == tiling
     with pytest.raises(ValueError, match="tiling: expected seamless or paper, got 'diagonal'"):
         AdaptiveNetwork(network, create_estimator("paper"), "diagonal")  # type: ignore[arg-type]  # on purpose
+
+
+@pytest.mark.parametrize(
+    ("name", "scale", "message"),
+    [
+        ("fsrcnn", 5, "scale: 'fsrcnn' is shipped for 2, 3, 4, asked for 5"),
+        ("light", 2, "scale: 'light' is shipped for 4, asked for 2"),
+        ("fsr", 4, r"model: expected a \.safetensors path or one of the shipped models \(.*\), got 'fsr'"),
+    ],
+)
+def test_what_is_not_shipped(name: str, scale: int, message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        load_model(name, scale)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -403,6 +404,9 @@ def test_eval_finds_settings(folder: Path, tmp_path: Path, weights: str) -> None
     ("flags", "message"),
     [
         (["--budget", "2"], "--budget: expected a share between 0 and 1, got 2"),
+        (["--eta", "1", "nan"], "--eta: expected finite numbers of at least 0, got nan"),
+        (["--eta", "-1"], "--eta: expected finite numbers of at least 0, got -1"),
+        (["--eta", "inf"], "--eta: expected finite numbers of at least 0, got inf"),
         (["--match-psnr", "most"], "--match-psnr: expected `full` or a number of dB, got 'most'"),
         (["--match-psnr", "99"], "--match-psnr: enaf reaches at most"),
         (["--policy", "edge-lut"], "policy: edge-lut has to be fitted"),
@@ -462,3 +466,34 @@ def test_the_authors_figures_are_met() -> None:
     assert uniform == pytest.approx(expected["psnr_uniform_exit"], abs=2e-4)
     error = (record.predicted_db - record.psnr_db).abs().mean(dim=0)
     assert error.tolist() == pytest.approx(expected["estimator_mae_db"], abs=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("prepare . --sets F2K --out file/out --quiet", "file/out/F2K/HR: Not a directory"),
+        ("import missing.pth --backbone carn -o out.safetensors", "missing.pth: No such file or directory"),
+        ("compare one.png one.png -o missing/out.html", "missing/out.html: No such file or directory"),
+    ],
+)
+def test_files_that_cannot_be_read_or_written_are_named(
+    command: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    write_image(tmp_path / "one.png", photograph(140, 150))
+    assert main(command.split()) == 2
+    assert capsys.readouterr().err.splitlines()[-1].endswith(f"error: {message}")
+
+
+def test_a_page_that_cannot_be_written_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(source: Path, target: Path) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", str(source))
+
+    write_image(tmp_path / "one.png", photograph(140, 150))
+    monkeypatch.setattr("os.replace", refuse)
+    assert enaf("compare", tmp_path / "one.png", tmp_path / "one.png", "-o", tmp_path / "out.html") == 2
+    assert f"error: {tmp_path / 'out.html'}: Read-only file system" in capsys.readouterr().err
+    assert not list(tmp_path.glob(".*.part"))

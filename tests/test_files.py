@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import itertools
 import json
@@ -27,11 +28,12 @@ from enaf.checkpoint import save_model
 from enaf.cli import main
 from enaf.degradation import resize
 from enaf.estimator import create_estimator
-from enaf.files import Ledger
+from enaf.files import Ledger, resizing
 from enaf.files.alpha import REACH, fill_hidden, within_neighbourhood
 from enaf.files.plan import find_jobs
 from enaf.files.resizing import RowResizer
-from enaf.image_io import Metadata, read_image, write_image
+from enaf.files.standard_output import WholeWriter
+from enaf.image_io import ImageError, Metadata, read_image, write_image
 from enaf.models import create_backbone
 from enaf.upscaler import Upscaler
 
@@ -167,6 +169,24 @@ def test_resizing_by_bands_is_resizing(
     limit = 1 if dtype == "float32" else np.iinfo(dtype).max
     expected = resize(image.double() / limit, *new).clamp(0, 1) * limit
     assert (result.double() - expected).abs().max() <= (1e-5 if dtype == "float32" else 0.51 + limit * 1e-6)
+
+
+@pytest.mark.parametrize("new", [(400, 300), (45, 500), (17, 11), (1, 90)])
+def test_resizing_in_chunks_is_resizing(monkeypatch: pytest.MonkeyPatch, new: tuple[int, int]) -> None:
+    """However large the result, no more than a chunk of it is made at once."""
+    image = pixels(3, "uint8", 60, 50)
+
+    def run(chunk: int) -> list[torch.Tensor]:
+        monkeypatch.setattr(resizing, "CHUNK", chunk)
+        parts: list[torch.Tensor] = []
+        RowResizer((60, 50), new, parts.append)(image)
+        return parts
+
+    (whole,) = run(1 << 30)
+    for chunk in (1, 20_000):
+        parts = run(chunk)
+        assert same(torch.cat(parts, dim=1), whole)
+        assert all(part.shape[1] == 1 or 4 * part.numel() <= chunk for part in parts)
 
 
 # --- opacity ---
@@ -307,6 +327,11 @@ def test_drawings_are_no_inputs_of_the_next_run(tmp_path: Path, model: str) -> N
         (["x/a.png", "y/a.png"], "out", "would both become"),
         (["x", "y"], "out", "would both become"),
         (["x", "y"], "a.png", "expected a folder for 2 inputs, got the file"),
+        (["x/a.png", "y/a.png"], "new.png", "expected a folder for 2 inputs, got the file .*new.png"),
+        (["x"], "new.mkv", "expected a folder for .*x, got the file .*new.mkv"),
+        (["x/*.png"], "new.png", r"expected a folder for .*x/\*.png, got the file .*new.png"),
+        (["x"], "a.png/b/out", "output: expected a folder on the way to .*a.png/b/out, got the file .*a.png"),
+        (["pipe"], "out", "inputs: expected a file, a folder or - .the standard input., got .*pipe"),
         (["empty"], "out", "no images or videos in"),
         (["x"], "-", "expected a folder"),
     ],
@@ -315,9 +340,28 @@ def test_plans_that_make_no_sense(tmp_path: Path, inputs: list[str], output: str
     for name in ("x/a.png", "y/a.png", "a.png"):
         photo(tmp_path / name)
     (tmp_path / "empty").mkdir()
+    os.mkfifo(tmp_path / "pipe")
     target = output if output == "-" else tmp_path / output
     with pytest.raises(ValueError, match=words):
         find_jobs([tmp_path / name for name in inputs], target, None)
+
+
+def test_names_that_look_like_others(tmp_path: Path) -> None:
+    """A file whose name is a pattern, too, is a file; a folder that is called like a picture is a folder."""
+    source = photo(tmp_path / "photo [1].png")
+    (job,) = find_jobs([source], tmp_path / "x.png", None)
+    assert (job.source, job.target) == (source, tmp_path / "x.png")
+    (tmp_path / "folder.png").mkdir()
+    jobs = find_jobs([source, photo(tmp_path / "b.png")], tmp_path / "folder.png", None)
+    assert [job.target.parent for job in jobs] == [tmp_path / "folder.png"] * 2
+
+
+def test_a_file_where_a_folder_is_needed(tmp_path: Path, model: str) -> None:
+    photo(tmp_path / "in/a/x.png")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/a").write_text("mine")
+    (result,) = enaf.upscale_files(tmp_path / "in", tmp_path / "out", model=model, force_exit=0)
+    assert result.error == f"{tmp_path / 'out/a'}: no folder can be made: File exists"
 
 
 def test_a_folder_with_every_misfortune_in_it(tmp_path: Path, model: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -493,6 +537,92 @@ def test_a_report_that_cannot_be_written(tmp_path: Path, model: str, capsys: pyt
     assert source.read_bytes() == before
     assert main([*arguments, "--report=/dev/full"]) == 1
     assert "/dev/full: cannot be written: No space left on device" in capsys.readouterr().err
+
+
+def test_reports_and_ledgers_overwrite_nothing(tmp_path: Path, model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    source = photo(tmp_path / "in.png")
+    arguments = ["upscale", str(source), "-o", str(tmp_path / "z.png"), "--model", model, "--force-exit=0"]
+    ledger, report, notes = tmp_path / "ledger.jsonl", tmp_path / "report.json", tmp_path / "notes.txt"
+    notes.write_text("mine")
+
+    def refused(*options: str) -> str:
+        before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+        assert main([*arguments, *options]) == 2
+        assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+        return capsys.readouterr().err
+
+    for option in ("report", "ledger"):
+        for name in ("z.png", "keep.jpg", "film.mkv"):
+            words = f"{option}: expected a name that is not that of an image or video, got {tmp_path / name}"
+            assert words in refused(f"--{option}={tmp_path / name}")
+        words = f"{option}: expected a new file or the {option} of an earlier run, got {notes}"
+        assert words in refused(f"--{option}={notes}")
+    assert "report: expected another file than the ledger" in refused(f"--report={report}", f"--ledger={report}")
+    for _ in range(2):  # new, and those of an earlier run
+        assert main([*arguments, f"--report={report}", f"--ledger={ledger}"]) == 0
+    assert "report: expected a new file" in refused(f"--report={ledger}")
+    assert "ledger: expected a new file" in refused(f"--ledger={report}")
+    frames = ["upscale", "-", "-o", "-", "--raw=8x8:gray", "--model", model]
+    assert main([*frames, f"--ledger={notes}", f"--exit-map={tmp_path / 'maps'}"]) == 2
+    assert "ledger: expected a new file" in capsys.readouterr().err
+    assert not (tmp_path / "maps").exists()
+
+
+class Hesitant(io.RawIOBase):
+    """Takes a thousand bytes at a time, until it is full."""
+
+    def __init__(self, room: int) -> None:
+        self.room, self.taken = room, b""
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        if len(self.taken) == self.room:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        some = bytes(data[: min(1000, self.room - len(self.taken))])
+        self.taken += some
+        return len(some)
+
+
+def test_streams_that_take_a_part_get_the_rest() -> None:
+    data = bytes(range(256)) * 20
+    stream = Hesitant(len(data))
+    assert WholeWriter(stream).write(data) == len(data)
+    assert stream.taken == data
+    with pytest.raises(ImageError, match="-: cannot be written: No space left on device"):
+        WholeWriter(Hesitant(1500)).write(data)
+    ends = os.pipe()
+    os.set_blocking(ends[1], False)
+    full = pytest.raises(ImageError, match="-: cannot be written: Resource temporarily unavailable")
+    with open(ends[0], "rb"), open(ends[1], "wb", buffering=0) as pipe, full:
+        WholeWriter(pipe).write(bytes(1 << 24))
+
+
+@pytest.mark.parametrize("raw", ["30x20:rgb24", None])
+def test_frames_into_a_stream_that_takes_a_part(model: str, raw: str | None) -> None:
+    frame = pixels(3).permute(1, 2, 0).numpy().tobytes()
+    data = frame if raw else b"P6 30 20 255\n" + frame
+    whole, parts = io.BytesIO(), Hesitant(1 << 20)
+    for target in (whole, parts):
+        result = enaf.upscale_frames(io.BytesIO(data), target, raw=raw, model=model, force_exit=0)  # type: ignore[arg-type]
+        assert result.status == "done"
+    assert parts.taken == whole.getvalue()
+    full = Hesitant(5000)
+    result = enaf.upscale_frames(io.BytesIO(data), full, raw=raw, model=model, force_exit=0)  # type: ignore[arg-type]
+    assert result.error == "frame 0: -: cannot be written: No space left on device"
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_an_image_into_a_full_standard_output(tmp_path: Path, model: str, unbuffered: str) -> None:
+    command = [sys.executable, "-m", "enaf", "upscale", str(photo(tmp_path / "in.png")), "-o", "-", "--model", model]
+    environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            command, stdout=full, stderr=subprocess.PIPE, timeout=300, check=False, env=environment
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.decode().splitlines()[0] == "failed: -: cannot be written: No space left on device"
 
 
 def test_a_full_standard_output_is_a_failure(tmp_path: Path, model: str) -> None:

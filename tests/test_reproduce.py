@@ -150,3 +150,6 @@ def test_command(tmp_path: Path, model: AdaptiveNetwork, capsys: pytest.CaptureF
     (tmp_path / "photos" / "a.png").write_bytes(b"")
     assert main(["reproduce", "--data", str(tmp_path / "photos"), *common]) == 2
     assert "none of the images" in capsys.readouterr().err
+    (tmp_path / "file").touch()
+    assert main(["reproduce", "--data", str(tmp_path / "photos"), *common[:-1], str(tmp_path / "file" / "out")]) == 2
+    assert f"enaf reproduce: error: {tmp_path / 'file' / 'out'}" in capsys.readouterr().err

@@ -22,6 +22,7 @@ from PIL import Image
 
 from enaf.adaptive import AdaptiveNetwork
 from enaf.checkpoint import load_model, model_header
+from enaf.cli import main
 from enaf.estimator import ExitTargets, create_estimator
 from enaf.image_io.folders import list_images
 from enaf.models import backbone_names, bicubic, create_backbone
@@ -441,3 +442,34 @@ def test_rejects(photographs: Path, trained: Path, tmp_path: Path) -> None:
     (damaged / "checkpoint.pt").write_bytes(b"no checkpoint")
     with pytest.raises(ValueError, match=r"checkpoint\.pt is not a readable checkpoint"):
         resume_run(damaged, quiet=True)
+
+
+def test_nothing_is_written_before_the_images_are_known_to_be_usable(photographs: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    small = tmp_path / "small"
+    small.mkdir()
+    for index in range(2):
+        Image.new("RGB", (8, 8)).save(small / f"{index}.png")
+    for config, folder, validation, message in (
+        (
+            replace(TINY, validation_images=12),
+            photographs,
+            None,
+            "validation_images: expected 1 to 3 of 4 images, got 12",
+        ),
+        (TINY, small, None, "data: none of the 1 images is usable"),
+        (TINY, photographs, small, "data: none of the 2 images is usable"),
+        (TINY, photographs, tmp_path / "nothing", "data: expected a folder, got"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            start_run(config, folder, run, validation, threads=1, quiet=True)
+        assert not run.exists()
+
+
+def test_a_run_folder_that_cannot_be_made(
+    photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    run = tmp_path / "file" / "run"
+    assert main(["train", *flags(TINY, photographs, run), "--threads", "1", "--quiet"]) == 2
+    assert f"enaf train: error: {run}: Not a directory" in capsys.readouterr().err

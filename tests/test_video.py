@@ -337,6 +337,40 @@ def test_other_containers(tmp_path: Path, suffix: str) -> None:
     assert times_of(tmp_path / f"out{suffix}") == times_of(tmp_path / "in.mp4")
 
 
+def rate_of(path: Path) -> Fraction:
+    with av.open(str(path)) as container:
+        return Fraction(container.streams.video[0].average_rate)
+
+
+@pytest.mark.parametrize("rate", [Fraction(24), Fraction(30000, 1001)])
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".ts"])
+def test_the_rate_is_that_of_the_source(tmp_path: Path, suffix: str, rate: Fraction) -> None:
+    source = tmp_path / f"in{suffix}"
+    with av.open(str(source), "w") as container:
+        stream = container.add_stream("libx264", rate=rate)
+        stream.height, stream.width, stream.pix_fmt = 32, 64, "yuv420p"
+        for index in range(20):
+            frame = av.VideoFrame.from_ndarray(np.roll(bars(), index, 1), format="rgb24").reformat(format="yuv420p")
+            frame.pts, frame.time_base = index, 1 / rate
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    for target in (tmp_path / "out.mkv", tmp_path / "out.mp4", tmp_path / "out.webm"):
+        upscale_video(source, target, Enlarger(), segment_frames=7, exit_map=tmp_path / "exits.mkv")
+        # Matroska's times are milliseconds, and MP4 has no rate beside its times.
+        assert float(rate_of(target)) == pytest.approx(float(rate), rel=2e-3 if target.suffix == ".mp4" else 0)
+        assert times_of(target) == pytest.approx(times_of(source), abs=2e-3)
+    assert rate_of(tmp_path / "exits.mkv") == rate
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".mp4"])
+def test_a_rate_that_varies_keeps_its_times(tmp_path: Path, suffix: str) -> None:
+    times = [0, 40, 100, 110, 300, 340, 380, 500, 600, 700]
+    make_video(tmp_path / f"in{suffix}", times=times)
+    upscale_video(tmp_path / f"in{suffix}", tmp_path / "out.mkv", Enlarger(), segment_frames=3)
+    assert times_of(tmp_path / "out.mkv") == [time / 1000 for time in times]
+    assert rate_of(tmp_path / "out.mkv") == pytest.approx(rate_of(tmp_path / f"in{suffix}"), rel=1e-6)
+
+
 @pytest.mark.parametrize(
     ("suffix", "codec", "options"),
     [
@@ -608,6 +642,8 @@ def damaged(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 def test_a_damaged_frame_is_named(tmp_path: Path, damaged: Path) -> None:
     with pytest.raises(VideoError, match=r"damaged\.mkv: frame [3-6] (is damaged|cannot be decoded)"):
+        upscale_video(damaged, tmp_path / "out.mkv", Enlarger())
+    with pytest.raises(VideoError, match=r"; repair the file, or let it pass in Python \(on_damage='keep'\)$"):
         upscale_video(damaged, tmp_path / "out.mkv", Enlarger())
     assert not (tmp_path / "out.mkv").exists()
 

@@ -178,6 +178,9 @@ def _find(model: str | os.PathLike[str], scale: int) -> Path:
     if not path.is_file():
         if path.suffix == ".safetensors" or os.sep in name:
             raise FileNotFoundError(f"model: no such file: {name}")
+        scales = [known.removeprefix(f"{name}-x") for known in shipped if known.startswith(f"{name}-x")]
+        if scales:
+            raise ValueError(f"scale: {name!r} is shipped for {', '.join(scales)}, asked for {scale}")
         known = ", ".join(shipped) or "none are installed"
         raise ValueError(f"model: expected a .safetensors path or one of the shipped models ({known}), got {name!r}")
     return path

@@ -12,6 +12,9 @@ from torch import Tensor
 
 from enaf_ext.grid import PatchGrid
 
+MAX_PATCH_SIZE = 1024
+"""Patches are whole, also of a smaller image: larger ones take gigabytes for a pixel."""
+
 
 @dataclass(frozen=True)
 class Request:
@@ -39,6 +42,8 @@ class Request:
             raise ValueError(f"budget: expected a share between 0 and 1, got {self.budget}")
         if self.budget_ms is not None and not 0 < self.budget_ms < float("inf"):
             raise ValueError(f"budget_ms: expected a finite number above 0, got {self.budget_ms}")
+        if self.patch_size > MAX_PATCH_SIZE:
+            raise ValueError(f"patch_size: expected at most {MAX_PATCH_SIZE}, got {self.patch_size}")
         if self.force_exit is not None and not 0 <= self.force_exit < num_exits:
             raise ValueError(f"force_exit: expected 0 to {num_exits - 1}, got {self.force_exit}")
         given = [name for name in ("budget", "budget_ms", "force_exit") if getattr(self, name) is not None]

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 
 from enaf.cli import DONE, UsageError
@@ -42,10 +43,8 @@ def run(arguments: argparse.Namespace) -> int:
         TOLERANCE_DB,
         compare,
         fastest_equal,
-        in_dtype,
         in_other_arithmetic,
         low_resolution,
-        name_of,
     )
     from enaf.image_io import ImageError, read_image
 
@@ -78,7 +77,9 @@ def run(arguments: argparse.Namespace) -> int:
         share = entry.milliseconds / full.milliseconds
         print(f"{entry.name:21} {entry.milliseconds:9.1f} {share:9.0%}  {entry.psnr_db:6.2f} dB {cost}".rstrip())
     best = fastest_equal(contenders)
-    if best is None or best.milliseconds >= full.milliseconds:
+    if best is not None and best.macs is not None and math.isclose(best.macs, 1):
+        print(f"\nRouting does not pay on these images: {best.name} gives them to the full network as a whole.")
+    elif best is None or best.milliseconds >= full.milliseconds:
         print(
             f"\nNo eta keeps within {TOLERANCE_DB} dB of the full network in less time here: use a small eta, or none."
         )
@@ -86,11 +87,5 @@ def run(arguments: argparse.Namespace) -> int:
         print(
             f"\nUse {best.name}: {best.milliseconds / full.milliseconds:.0%} of the full network's time here, "
             f"{best.psnr_db - plain.psnr_db:+.2f} dB."
-        )
-    half, single = found.get(in_dtype(name_of(1), torch.bfloat16)), found[name_of(1)]
-    if device == "cpu" and half is not None and half.milliseconds < 0.9 * single.milliseconds:
-        print(
-            f"In bfloat16 (--dtype bfloat16) eta 1 takes {half.milliseconds / single.milliseconds:.0%} of its time in float32, "
-            f"{half.psnr_db - single.psnr_db:+.2f} dB."
         )
     return DONE

@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dtype",
         choices=["float32", "bfloat16", "float16"],
-        help="arithmetic (default: float16 on CUDA, else float32)",
+        help="arithmetic (default: the fastest of the model on the device)",
     )
     parser.add_argument("--patch-size", type=int, default=32, help="side of a patch in pixels (default: %(default)s)")
     parser.add_argument("--overlap", type=int, default=4, help="pixels that neighbours share (default: %(default)s)")
@@ -37,9 +37,11 @@ def run(arguments: argparse.Namespace) -> int:
 
     import enaf_ext
     from enaf.device import usable_device
+    from enaf_ext.grid import PatchGrid
 
     dtype = None if arguments.dtype is None else getattr(torch, arguments.dtype)
     try:
+        PatchGrid(1, 1, arguments.patch_size, arguments.overlap)  # raises before the work
         device = usable_device(arguments.device)
         upscaler = enaf_ext.Upscaler(arguments.model, arguments.scale)
         measured = upscaler.calibration(device, dtype, arguments.patch_size, arguments.overlap, renew=True)

@@ -9,6 +9,7 @@ import secrets
 from pathlib import Path
 
 from enaf.cli import DONE, UsageError
+from enaf.cli.eval import message_of
 
 HELP = "Write one offline HTML page that compares two or three images: divider, zoom, exit map, PSNR and SSIM."
 
@@ -35,7 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
         0.
 
     Raises:
-        UsageError: the images cannot be read or do not belong together.
+        UsageError: the images cannot be read or do not belong together, or the page cannot be written.
     """
     if not 2 <= len(arguments.images) <= 3:
         raise UsageError(f"expected two or three images, got {len(arguments.images)}")
@@ -53,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
             raise
         raise UsageError(f"--reference needs {error.name}: `pip install 'enaf_ext[compare]'`") from error
     except (ImageError, ValueError, OSError) as error:
-        raise UsageError(str(error)) from error
+        raise UsageError(message_of(error)) from error
     print(f"{arguments.output}  {len(page) / 1e6:.1f} MB")
     return DONE
 
@@ -67,5 +68,7 @@ def _write(path: Path, text: str) -> None:
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)

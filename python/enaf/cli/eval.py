@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -87,11 +88,14 @@ def run(arguments: argparse.Namespace) -> int:
         0, or 1 where an image could not be measured.
 
     Raises:
-        UsageError: a missing package, no usable image, an unknown model, device or policy, a target that is not reached, a
-            file that cannot be where it is wanted.
+        UsageError: a missing package, no usable image, an unknown model, device or policy, an eta that cannot be, a
+            target that is not reached, a file that cannot be where it is wanted.
     """
     for option, path in (("--json", arguments.json), ("--csv", arguments.csv)):
         check_place(option, path)
+    for eta in arguments.eta:
+        if not 0 <= eta < math.inf:
+            raise UsageError(f"--eta: expected finite numbers of at least 0, got {eta:g}")
     bar = progress_bar(arguments.quiet)
     from enaf.checkpoint import load_model
     from enaf.device import usable_device
@@ -183,6 +187,13 @@ def check_place(option: str, path: Path | None) -> None:
     """
     if path is not None and (path.is_dir() or not path.parent.is_dir()):
         raise UsageError(f"{option}: expected a file in a folder that exists, got {path}")
+
+
+def message_of(error: Exception) -> str:
+    """What is told of an error: of a file that cannot be read or written, its name and why."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
 
 
 def progress_bar(quiet: bool) -> Progress:

@@ -7,6 +7,7 @@ import argparse
 from pathlib import Path
 
 from enaf.cli import DONE, UsageError
+from enaf.cli.eval import message_of
 
 HELP = "Turn a checkpoint of the paper's authors, of ClassSR or of BasicSR into a model file."
 
@@ -48,5 +49,5 @@ def run(arguments: argparse.Namespace) -> int:
             save_backbone(imported, target, notes)
             print(f"{target}  {arguments.backbone} x{imported.scale} alone; exits and estimator have yet to be trained")
     except (ValueError, OSError) as error:
-        raise UsageError(str(error)) from error
+        raise UsageError(message_of(error)) from error
     return DONE

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from enaf.cli import DONE, SOME_FAILED, UsageError
-from enaf.cli.eval import progress_bar
+from enaf.cli.eval import message_of, progress_bar
 
 HELP = "Build Test2K, Test4K, Test8K (DIV8K), F2K (Flickr2K) or training pieces (DIV2K), with a manifest of hashes."
 
@@ -31,7 +31,7 @@ def run(arguments: argparse.Namespace) -> int:
         0, or 1 where an original could not be read.
 
     Raises:
-        UsageError: an unknown set, or no image of it in the source.
+        UsageError: an unknown set, no image of it in the source, or a folder that cannot be written.
     """
     bar = progress_bar(arguments.quiet)
     from enaf.evaluate.prepare import BENCHMARKS, prepare
@@ -43,8 +43,8 @@ def run(arguments: argparse.Namespace) -> int:
     for name in arguments.sets:
         try:
             made = prepare(BENCHMARKS[name], arguments.source, arguments.out, arguments.scale, bar)
-        except ValueError as error:
-            raise UsageError(str(error)) from error
+        except (ValueError, OSError) as error:
+            raise UsageError(message_of(error)) from error
         whole = "complete" if made.complete else f"INCOMPLETE: the set has {BENCHMARKS[name].count} originals"
         print(f"{arguments.out / name}: {made.files} images, sha256 {made.sha256[:16]}, {whole}")
         for file, reason in made.failures:

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from enaf.cli import DONE, SOME_FAILED, UsageError
-from enaf.cli.eval import add_common_arguments, progress_bar
+from enaf.cli.eval import add_common_arguments, message_of, progress_bar
 
 HELP = "Write a report with every table and figure of the paper, for any models on any sets of images."
 
@@ -62,7 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
         0, or 1 where an image could not be measured.
 
     Raises:
-        UsageError: a missing package, no usable image, an unknown model or device.
+        UsageError: a missing package, no usable image, an unknown model or device, or a folder that cannot be written.
     """
     bar = progress_bar(arguments.quiet)
     try:
@@ -92,8 +92,8 @@ def run(arguments: argparse.Namespace) -> int:
             repeats=arguments.repeats,
         )
         failures = reproduce(request, bar)
-    except (ValueError, FileNotFoundError) as error:
-        raise UsageError(str(error)) from error
+    except (ValueError, OSError) as error:
+        raise UsageError(message_of(error)) from error
     for name, reason in failures:
         print(f"left out: {name}: {reason}", file=sys.stderr)
     print(arguments.out / "index.html")

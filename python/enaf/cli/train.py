@@ -9,6 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from enaf.cli import DONE, UsageError
+from enaf.cli.eval import message_of
 from enaf.train.config import RECIPES, TrainConfig
 
 HELP = "Train a backbone, its early exits and its estimator; stop it whenever you like and go on with --resume."
@@ -48,8 +49,8 @@ def run(arguments: argparse.Namespace) -> int:
         0.
 
     Raises:
-        UsageError: a missing package, contradictory options, an unknown device, unusable data, or a run folder that is taken or
-            not there.
+        UsageError: a missing package, contradictory options, an unknown device, unusable data, or a run folder that is taken,
+            not there or cannot be written.
     """
     try:
         import matplotlib  # noqa: F401  # draws at the end of a run; its absence has to be known at the start
@@ -83,6 +84,6 @@ def run(arguments: argparse.Namespace) -> int:
                     arguments.quiet,
                     device,
                 )
-    except (ValueError, FileNotFoundError, FileExistsError) as error:
-        raise UsageError(str(error)) from error
+    except (ValueError, OSError) as error:
+        raise UsageError(message_of(error)) from error
     return DONE

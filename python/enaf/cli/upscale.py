@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 HELP = "Upscale images and videos; every patch takes the cheapest exit that is predicted to be good enough."
 
 
+REPORT_BEGINS = b"{\n"
+"""A report, and no ledger."""
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command line."""
     parser.add_argument(
@@ -36,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dtype",
         choices=("float32", "bfloat16", "float16"),
-        help="arithmetic of the network (default: float16 on CUDA, else float32; `enaf bench` shows what bfloat16 saves)",
+        help="arithmetic of the network (default: the fastest that the device has; `enaf bench` shows the others)",
     )
 
     size = parser.add_argument_group("size").add_mutually_exclusive_group()
@@ -120,6 +124,7 @@ def run(arguments: argparse.Namespace) -> int:
         UsageError: the options contradict each other, or nothing could come of them.
     """
     from enaf.files import upscale_files
+    from enaf.files.plan import check_kept
 
     started = time.perf_counter()
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -133,7 +138,11 @@ def run(arguments: argparse.Namespace) -> int:
         path = getattr(arguments, option)
         if path is not None and any(path != "-" and _same(path, name) for name in arguments.inputs):
             raise UsageError(f"{option}: {path} is an input itself and would be overwritten")
+    if report is not None and arguments.ledger is not None and _same(arguments.report, arguments.ledger):
+        raise UsageError(f"report: expected another file than the ledger, got {report}")
     try:
+        if report is not None:
+            check_kept("report", report, REPORT_BEGINS)
         if arguments.inputs == ["-"] and arguments.output == "-" and (arguments.raw or arguments.format == "ppm"):
             results = [_frames(arguments, options, listener)]
         elif arguments.raw:
@@ -143,7 +152,8 @@ def run(arguments: argparse.Namespace) -> int:
     except (ValueError, TypeError, FileNotFoundError) as error:
         raise UsageError(str(error).splitlines()[0]) from error
     except OSError as error:  # the standard output is full or closed, or no folder can be made
-        print(f"enaf upscale: {error}", file=sys.stderr)
+        where = "" if error.filename is None else f"{error.filename}: "
+        print(f"enaf upscale: {where}{error.strerror or error}", file=sys.stderr)
         return SOME_FAILED
     finally:
         listener.close()

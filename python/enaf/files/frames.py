@@ -18,11 +18,13 @@ from enaf.image_io.pnm import PnmWriter, read_header, read_rows
 from enaf.record import Tally
 
 from .drawing import Drawing
+from .ledger import BEGINS as LEDGER_BEGINS
 from .ledger import FileResult, Ledger
 from .one_image import upscale_rows
-from .plan import check_drawings_folder
+from .plan import check_drawings_folder, check_kept
 from .run import Listener, check_request, kept, load_upscaler
 from .settings import Settings, checked, result_layout
+from .standard_output import WholeWriter
 
 PIXEL_FORMATS = {"gray": (1, np.uint8), "gray16le": (1, np.uint16), "rgb24": (3, np.uint8), "rgb48le": (3, np.uint16)}
 """Bare pixels, by the names of FFmpeg."""
@@ -41,7 +43,7 @@ class _Frame:
 class _BareWriter:
     """Pixels in little-endian order, nothing around them."""
 
-    def __init__(self, stream: BinaryIO) -> None:
+    def __init__(self, stream: WholeWriter) -> None:
         self._stream = stream
 
     def write(self, rows: np.ndarray) -> None:
@@ -104,6 +106,8 @@ def upscale_frames(
     upscaler, _ = load_upscaler(settings)
     device = usable_device(device)
     check_request(upscaler, settings)
+    if ledger is not None:
+        check_kept("ledger", Path(ledger), LEDGER_BEGINS)
     folder = None if exit_map is None else Path(exit_map)
     if folder is not None:
         check_drawings_folder(folder)
@@ -111,16 +115,17 @@ def upscale_frames(
         sweep(folder)
     listener = listener or Listener()
     listener.started(None)
+    whole = WholeWriter(target)
     result, started = FileResult("-", "-", "done"), time.perf_counter()
     tally = Tally()
     try:
         for frame in _frames(source, layout, max_pixels):
             large = result_layout(frame.layout, settings)
-            writer = _BareWriter(target) if raw is not None else PnmWriter(target, large)
+            writer = _BareWriter(whole) if raw is not None else PnmWriter(whole, large)
             drawing = None if folder is None else Drawing(folder / f"{tally.images:08d}.png", frame.layout, upscaler)
             preview = None if drawing is None else drawing.take
             info = upscale_rows(frame, writer.write, upscaler, settings, device, preview=preview)
-            target.flush()
+            whole.flush()
             if drawing is not None:
                 drawing.write(info)
             tally.add(info, upscaler.num_exits)
@@ -154,7 +159,8 @@ def _frames(source: BinaryIO, raw: Layout | None, max_pixels: int) -> Iterator[_
                 )
             layout, pixels = raw, np.frombuffer(first, raw.dtype.newbyteorder("<"))
         if layout.height * layout.width > max_pixels:
-            raise ImageError(f"-: expected at most {max_pixels / 1e6:.6g} megapixels, got {layout}")
+            limit = f"at most {max_pixels / 1e6:.6g} megapixels (max_pixels, --max-megapixels)"
+            raise ImageError(f"-: expected {limit}, got {layout}")
         if pixels is None:
             pixels = read_rows(source, layout, layout.height, "-")
         shape = (layout.height, layout.width, layout.channels)

@@ -14,6 +14,9 @@ from typing import Any, Literal
 NAME = "enaf-ledger.jsonl"
 """Of the ledger in an output folder."""
 
+BEGINS = b'{"'
+"""A ledger, whatever a kill cut off of its end."""
+
 
 @dataclass(frozen=True)
 class FileResult:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import itertools
 import os
@@ -51,8 +52,9 @@ def find_jobs(
     """
     output = Path(output)
     names = [os.fspath(name) for name in inputs]
-    alone = len(names) == 1 and (names[0] == "-" or not (glob.has_magic(names[0]) or Path(names[0]).is_dir()))
+    alone = len(names) == 1 and _is_one(names[0])
     into_folder = output.is_dir() or not alone or not output.suffix
+    _check_way("output", output)
     if output == STREAM:
         if not alone:
             raise ValueError(f"output: expected a folder for {' '.join(names)}, got - (the standard output)")
@@ -64,8 +66,9 @@ def find_jobs(
         jobs = [Job(Path(names[0]), STREAM, drawing)]
         _check_collisions(jobs)
         return jobs
-    if into_folder and output.exists() and not output.is_dir():
-        raise ValueError(f"output: expected a folder for {len(names)} inputs, got the file {output}")
+    if into_folder and not output.is_dir() and (output.exists() or is_picture(output)):
+        what = f"{len(names)} inputs" if len(names) > 1 else names[0]
+        raise ValueError(f"output: expected a folder for {what}, got the file {output}")
     one_video = alone and video.is_video(names[0])
     endings = video.WRITABLE if one_video else tuple(WRITABLE)
     if not into_folder and output.suffix.lower() not in endings:
@@ -73,6 +76,8 @@ def find_jobs(
     formats = {ending: ending for ending in video.WRITABLE} | WRITABLE
     if not into_folder and suffix is not None and formats[output.suffix.lower()] is not formats[suffix]:
         raise ValueError(f"format: {suffix} contradicts the output {output}")
+    if exit_map is not None:
+        _check_way("exit_map", Path(exit_map))
     results = {Path(path).resolve() for path in (output, exit_map) if path is not None}
     found = [pair for name in names for pair in _find(name, results)]
     if not found:
@@ -89,6 +94,17 @@ def find_jobs(
     return jobs
 
 
+def _is_one(name: str) -> bool:
+    """Whether an input is one file; a pattern or a folder may be many."""
+    path = Path(name)
+    return name == "-" or path.is_file() or not (glob.has_magic(name) or path.is_dir())
+
+
+def is_picture(path: str | os.PathLike[str]) -> bool:
+    """Whether the name is that of an image or a video."""
+    return Path(path).suffix.lower() in READABLE_SUFFIXES or video.is_video(path)
+
+
 def _find(name: str, results: Collection[Path]) -> Iterator[tuple[Path, Path]]:
     """(file, its place below the output folder) of everything that a name stands for."""
     path = Path(name)
@@ -97,6 +113,10 @@ def _find(name: str, results: Collection[Path]) -> Iterator[tuple[Path, Path]]:
     elif path.is_dir():
         for file in _images_below(path, results):
             yield file, file.relative_to(path)
+    elif path.exists():
+        raise ValueError(
+            f"inputs: expected a file, a folder or - (the standard input), got {name}, which is none of them"
+        )
     else:
         fixed = itertools.takewhile(lambda part: not glob.has_magic(part), path.parts[:-1])
         start = Path(*fixed)
@@ -112,8 +132,7 @@ def _images_below(folder: Path, results: Collection[Path]) -> Iterator[Path]:
             name for name in folders if not name.startswith(".") and (Path(parent) / name).resolve() not in results
         )
         for name in sorted(files):
-            is_ours = Path(name).suffix.lower() in READABLE_SUFFIXES or video.is_video(name)
-            if is_ours and not name.startswith("."):
+            if is_picture(name) and not name.startswith("."):
                 yield Path(parent) / name
 
 
@@ -136,6 +155,35 @@ def check_drawings_folder(path: Path) -> None:
     """
     if not path.is_dir() and (path.exists() or path.suffix.lower() in (*WRITABLE, *video.WRITABLE)):
         raise ValueError(f"exit_map: expected a folder for many pictures, got {path}")
+
+
+def check_kept(option: str, path: Path, begins: bytes) -> None:
+    """Complains if what is kept about a run would take the place of a picture, or of a file of another kind.
+
+    Args:
+        option: what names the file.
+        path: of the file.
+        begins: its first bytes, if it is one of ours.
+
+    Raises:
+        ValueError: as it says.
+    """
+    if is_picture(path):
+        raise ValueError(f"{option}: expected a name that is not that of an image or video, got {path}")
+    if not path.is_file():
+        return
+    with contextlib.suppress(OSError):  # whoever writes it will say so
+        with open(path, "rb") as file:
+            found = file.read(len(begins))
+        if found and found != begins:
+            raise ValueError(f"{option}: expected a new file or the {option} of an earlier run, got {path}")
+
+
+def _check_way(option: str, path: Path) -> None:
+    """Complains if a file stands where the path needs a folder."""
+    first = next((parent for parent in path.parents if os.path.lexists(parent)), None)
+    if first is not None and not first.is_dir():
+        raise ValueError(f"{option}: expected a folder on the way to {path}, got the file {first}")
 
 
 def _check_collisions(jobs: list[Job]) -> None:

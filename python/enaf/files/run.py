@@ -24,10 +24,12 @@ from enaf.video import VideoError, is_video, upscale_video
 from enaf_ext.grid import PatchGrid
 
 from .drawing import Drawing
+from .ledger import BEGINS as LEDGER_BEGINS
 from .ledger import NAME, FileResult, Ledger
 from .one_image import upscale_rows
-from .plan import STREAM, Job, find_jobs
+from .plan import STREAM, Job, check_kept, find_jobs
 from .settings import Settings, checked, find_model, parse_strip, result_layout
+from .standard_output import WholeWriter
 
 
 class Listener:
@@ -139,6 +141,8 @@ class _Run:
             raise ValueError("resume: expected an output file or folder, got - (the standard output)")
         beside = (self.folder or output.parent) / NAME if self.folder or resume else None
         place = beside if ledger is None else Path(ledger)
+        if place is not None:
+            check_kept("ledger", place, LEDGER_BEGINS)
         self.ledger = None if place is None else Ledger(place)
         self.known = self.ledger.done() if self.ledger and resume else {}
         self.resume = resume
@@ -209,7 +213,7 @@ class _Run:
             before = done
 
         for path in filter(None, (job.target, job.exit_map)):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
         try:
             report = upscale_video(
                 job.source, job.target, self.upscaler, routing=routing, target_size=target_size,
@@ -237,7 +241,7 @@ class _Run:
                     stack.enter_context(tempfile.TemporaryDirectory()), "-" + (self.settings.suffix or ".png")
                 )
             check_target(target, layout, metadata)
-            target.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(target.parent)
             drawing = None if job.exit_map is None else Drawing(job.exit_map, lr, self.upscaler)
             megapixels = layout.height * layout.width / 1e6
             with create_image(target, layout, metadata, quality=self.settings.quality) as writer:
@@ -247,9 +251,10 @@ class _Run:
                     preview=None if drawing is None else drawing.take,
                 )  # fmt: skip
             if job.target == STREAM:
+                out = WholeWriter(sys.stdout.buffer)
                 with open(target, "rb") as file:
-                    shutil.copyfileobj(file, sys.stdout.buffer, 1 << 20)
-                sys.stdout.buffer.flush()
+                    shutil.copyfileobj(file, out, 1 << 20)
+                out.flush()
         if drawing is not None:
             drawing.write(info)
         notes = list(reader.notes)
@@ -260,6 +265,18 @@ class _Run:
             result, output_sha256=writer.sha256, width=layout.width, height=layout.height, eta=info.eta, cost=info.cost,
             exits=info.exit_index.flatten().bincount(minlength=self.upscaler.num_exits).tolist(), notes=notes,
         )  # fmt: skip
+
+
+def make_folder(path: Path) -> None:
+    """With those above it, if it is missing.
+
+    Raises:
+        ImageError: it cannot be.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ImageError(f"{path}: no folder can be made: {error.strerror or error}") from error
 
 
 def kept(result: FileResult, ledger: Ledger) -> FileResult:

@@ -17,6 +17,9 @@ from enaf.checkpoint import model_header, shipped_models
 from enaf.image_io import WRITABLE, Layout
 from enaf.image_io.metadata import KINDS
 
+MAX_SIDE, MAX_RESULT = 1_000_000, 1 << 32
+"""Pixels of a side, and of the whole, up to which a size is taken as meant."""
+
 
 class Routing(TypedDict):
     """Keywords of the upscaler."""
@@ -90,8 +93,11 @@ def checked(settings: Settings) -> Settings:
     """
     if settings.scale not in (2, 3, 4):
         raise ValueError(f"scale: expected 2, 3 or 4, got {settings.scale}")
-    if settings.size is not None and not all(1 <= side < 2**31 for side in settings.size):
-        raise ValueError(f"size: expected width and height of at least 1, got {settings.size}")
+    if settings.size is not None:
+        width, height = settings.size
+        if not (1 <= width <= MAX_SIDE and 1 <= height <= MAX_SIDE and width * height <= MAX_RESULT):
+            limits = f"at least 1 and at most {MAX_SIDE}, and at most {MAX_RESULT} pixels"
+            raise ValueError(f"size: expected width and height of {limits}, got {width}x{height}")
     endings = (*WRITABLE, *video.WRITABLE)
     if settings.format is not None and settings.suffix not in endings:
         raise ValueError(f"format: expected {', '.join(suffix[1:] for suffix in endings)}, got {settings.format}")

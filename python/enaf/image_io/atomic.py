@@ -17,6 +17,7 @@ from .deflate import crc32
 
 _HEAD = 16
 _PART = re.compile(r"^\..+\.enaf-[0-9a-f]{8}\.part$")
+_LONGEST = 255 - len("..enaf-01234567.part")  # bytes that a part's name leaves to its target's
 
 
 class PartialFile:
@@ -113,7 +114,10 @@ def replacing(path: Path, check: Callable[[Path], None] = lambda path: None) -> 
         check: called with the complete temporary file; raises if it is not what it should be.
     """
     path = path.resolve()
-    part = PartialFile(path.with_name(f".{path.name}.enaf-{secrets.token_hex(4)}.part"))
+    name = path.name
+    while len(os.fsencode(name)) > _LONGEST:
+        name = name[:-1]
+    part = PartialFile(path.with_name(f".{name}.enaf-{secrets.token_hex(4)}.part"))
     try:
         yield part
         part.commit()

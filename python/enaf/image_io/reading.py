@@ -211,7 +211,7 @@ def _check_size(name: str, height: int, width: int, max_pixels: int) -> None:
     if height * width > max_pixels:
         raise ImageError(
             f"{name}: expected at most {max_pixels / 1e6:.6g} megapixels, its header says {width}x{height} "
-            f"({height * width / 1e6:.6g}); allow more (max_pixels) if you trust the file"
+            f"({height * width / 1e6:.6g}); allow more (max_pixels, --max-megapixels) if you trust the file"
         )
 
 

@@ -29,6 +29,7 @@ from .trainer import Trainer, atomic_write
 log = logging.getLogger(__name__)
 
 
+@torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
 def start_run(
     config: TrainConfig,
     folder: Path,
@@ -56,12 +57,16 @@ def start_run(
 
     Raises:
         FileExistsError: ``run`` already holds a run.
-        ValueError: no usable image, or ``init`` is no model of this backbone and scale.
+        ValueError: no usable image, too few to hold some out, or ``init`` is no model of this backbone and scale; nothing is
+            written.
     """
+    if parallel.rank() == 0 and (run / "config.json").exists():
+        raise FileExistsError(f"out: {run} already holds a run; go on with it by --resume {run}")
+    if threads > 0:
+        torch.set_num_threads(threads)
+    model, paths = _initial_model(config, init), list_images(folder)
+    pairs = _read_pairs(config, paths, validation, device)  # nothing is written before they are known to be usable
     if parallel.rank() == 0:
-        if (run / "config.json").exists():
-            raise FileExistsError(f"out: {run} already holds a run; go on with it by --resume {run}")
-        model, paths = _initial_model(config, init), list_images(folder)
         run.mkdir(parents=True, exist_ok=True)
         save_model(model, run / "init.safetensors")
         description = {
@@ -77,7 +82,7 @@ def start_run(
         }
         atomic_write((json.dumps(description, indent=2) + "\n").encode(), run / "config.json")
     parallel.barrier()
-    return resume_run(run, threads, quiet, device)
+    return _train(config, run, pairs, quiet, device)
 
 
 def _initial_model(config: TrainConfig, init: str | None) -> AdaptiveNetwork:
@@ -128,15 +133,32 @@ def resume_run(run: Path, threads: int = 0, quiet: bool = False, device: torch.d
     paths = list_images(Path(description["data"]))
     if manifest_hash(paths) != description["data_sha256"]:
         raise ValueError(f"data: the images in {description['data']} have changed since the run began")
-    if description["validation"] is None:
+    validation = None if description["validation"] is None else Path(description["validation"])
+    return _train(config, run, _read_pairs(config, paths, validation, device), quiet, device)
+
+
+def _read_pairs(
+    config: TrainConfig, paths: list[Path], validation: Path | None, device: torch.device | str
+) -> tuple[list[data.ImagePair], list[data.ImagePair]]:
+    """(training, validation): the images, or of them those that are not held out, and those of ``validation`` or held out."""
+    if validation is None:
         training, held_out = data.hold_out(paths, config.validation_images)
     else:
-        training, held_out = paths, list_images(Path(description["validation"]))
+        training, held_out = paths, list_images(validation)
     log.info("reading %d images", len(paths))
     size, scale = config.patch_size, config.scale
-    pairs = data.load_pairs(training, scale, size, device)
-    validation = data.load_pairs(held_out, scale, size, device)
+    return data.load_pairs(training, scale, size, device), data.load_pairs(held_out, scale, size, device)
 
+
+def _train(
+    config: TrainConfig,
+    run: Path,
+    images: tuple[list[data.ImagePair], list[data.ImagePair]],
+    quiet: bool,
+    device: torch.device | str,
+) -> Path:
+    """The phases that are left of a run, on (training, validation) images."""
+    size, scale, (pairs, validation) = config.patch_size, config.scale, images
     model = channels_last(load_model(run / "init.safetensors", scale)).to(device).train()
     trainer = Trainer(config, run, model, quiet)
     waiting = [name for name in config.phases.split(",") if name not in trainer.finished]
@@ -162,6 +184,7 @@ def resume_run(run: Path, threads: int = 0, quiet: bool = False, device: torch.d
         trainer.run_phase(estimator_phase(config, model, patches, unseen, trainer.quiet))
     result = run / "model.safetensors"
     if trainer.writes:
+        description = json.loads((run / "config.json").read_text())
         save_model(model, result, {"data_sha256": description["data_sha256"]})
         log.info("wrote %s", result)
     parallel.barrier()

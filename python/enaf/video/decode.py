@@ -41,7 +41,7 @@ class Frames:
             if context.width * context.height > max_pixels:
                 limit, found = f"at most {max_pixels / 1e6:.6g} megapixels", f"{context.width}x{context.height}"
                 raise VideoError(
-                    f"{source}: expected {limit} a frame, got {found}; allow more (max_pixels) if you trust it"
+                    f"{source}: expected {limit} a frame, got {found}; allow more (max_pixels, --max-megapixels) if you trust it"
                 )
             self.tags = (context.color_primaries, context.color_trc, context.colorspace, context.color_range)
             self.aspect = stream.sample_aspect_ratio or Fraction(1)
@@ -92,7 +92,7 @@ class Frames:
     def _damage(self, number: int, what: str) -> None:
         text = f"frame {number} {what}"
         if self.strict:
-            raise VideoError(f"{self.source}: {text}; repair the file, or let it pass with on_damage='keep'")
+            raise VideoError(f"{self.source}: {text}; repair the file, or let it pass in Python (on_damage='keep')")
         self.report.damaged.append(text)
 
 

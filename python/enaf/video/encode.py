@@ -99,7 +99,7 @@ class Encoder:
         return stream
 
     def mark(self, stream: Any) -> None:
-        """What the container of the result says of it; H.264 itself says the time base where the rate may vary."""
+        """Says in the header of a stream what its packets do not: x264's know of the time base alone, not of the rate."""
         self.look.mark(stream)
         stream.codec_context.framerate = self.rate
 
