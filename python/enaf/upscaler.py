@@ -459,9 +459,8 @@ class Upscaler:
                 routed, whole = self._table.routed(counts, grid), LARGEST_SHARE
             else:
                 routed, whole = measured.routed(counts), measured.static_ms * grid.height * grid.width
-            if (
-                routed > whole and exits.any()
-            ):  # nothing is cheaper than bicubic, however little of its patches an image fills
+            # nothing is cheaper than bicubic, however little of its patches an image fills
+            if routed > whole and exits.any():
                 dear.append(image)
         return dear
 
