@@ -23,7 +23,7 @@ from PIL import Image
 from enaf.adaptive import AdaptiveNetwork
 from enaf.checkpoint import load_model, model_header
 from enaf.cli import main
-from enaf.estimator import ExitTargets, create_estimator
+from enaf.estimator import create_estimator
 from enaf.image_io.folders import list_images
 from enaf.models import backbone_names, bicubic, create_backbone
 from enaf.train.config import RECIPES, TrainConfig
@@ -38,9 +38,10 @@ from enaf.train.data import (
     make_pair,
     read_rgb,
 )
-from enaf.train.phases import mirrored
 from enaf.train.run import resume_run, start_run
 from enaf.train.soap import SOAP
+from enaf.train.symmetry import SYMMETRIES, mirrored, upright
+from enaf.train.teacher import VIEWS, Teacher
 from enaf.train.trainer import Phase, Trainer
 
 TINY = TrainConfig(
@@ -94,7 +95,7 @@ def flags(config: TrainConfig, photographs: Path, run: Path) -> list[str]:
     """The command line that says ``config``."""
     result = ["--data", str(photographs), "--out", str(run)]
     for name in config.__dataclass_fields__:
-        if name != "compile":
+        if name not in ("compile", "teacher"):
             result += [f"--{name.replace('_', '-')}", str(getattr(config, name))]
     return result
 
@@ -349,14 +350,51 @@ def test_mirrored_patches_reach_what_was_measured() -> None:
     def cell_error(lr: torch.Tensor, hr: torch.Tensor) -> torch.Tensor:
         return torch.nn.functional.avg_pool2d((bicubic(lr, 4) - hr).square().mean(dim=1, keepdim=True), 16)
 
-    nothing = torch.zeros(2)
-    targets = ExitTargets(nothing[:, None], cell_error(lr, hr), nothing, nothing, nothing[:1])
-    views = []
-    for symmetry in range(8):
-        seen, reached = mirrored(lr, targets, symmetry)
-        torch.testing.assert_close(reached.cell_error, cell_error(seen, mirrored(hr, targets, symmetry)[0]))
-        views.append(seen)
-    assert len(torch.stack(views).unique(dim=0)) == 8
+    views = [mirrored(lr, symmetry) for symmetry in range(SYMMETRIES)]
+    for symmetry, view in enumerate(views):
+        torch.testing.assert_close(mirrored(cell_error(lr, hr), symmetry), cell_error(view, mirrored(hr, symmetry)))
+        assert torch.equal(upright(view, symmetry), lr)
+    assert len(torch.stack(views).unique(dim=0)) == SYMMETRIES
+
+
+def test_targets_of_a_teacher() -> None:
+    """Over all steps every view counts alike, and the photograph has the rest of the weight."""
+    network = create_backbone("fsrcnn")
+    lr, hr = torch.rand(2, 3, 8, 8), torch.rand(2, 3, 32, 32)
+    with torch.no_grad():
+        views = [upright(network(mirrored(lr, symmetry))[-1], symmetry) for symmetry in range(SYMMETRIES)]
+    assert (views[1] - views[0]).abs().max() > 1e-3
+    teacher = Teacher(network, 0.75, bfloat16=False)
+    steps = range(SYMMETRIES // VIEWS)
+    targets = torch.stack([teacher(lr, hr, step) for step in steps])
+    torch.testing.assert_close(targets.mean(dim=0), 0.25 * hr + 0.75 * torch.stack(views).mean(dim=0))
+
+
+def test_a_taught_run_is_resumed_with_its_own_teacher(photographs: Path, trained: Path, tmp_path: Path) -> None:
+    teacher = tmp_path / "teacher.safetensors"
+    shutil.copy(trained / "model.safetensors", teacher)
+    config = replace(TINY, phases="backbone", teacher=str(teacher), log_every=1)
+    run, whole = tmp_path / "run", tmp_path / "whole"
+    start_run(config, photographs, whole, threads=1, quiet=True)
+    with pytest.MonkeyPatch.context() as patched:
+
+        def stop(self: Trainer, phase: str, step: int, *rest: Any) -> None:
+            save(self, phase, step, *rest)
+            raise KeyboardInterrupt
+
+        save = Trainer._save
+        patched.setattr(Trainer, "_save", stop)
+        with pytest.raises(KeyboardInterrupt):
+            start_run(config, photographs, run, threads=1, quiet=True)
+    teacher.unlink()
+    resume_run(run, threads=1, quiet=True)
+    for name, tensor in weights(whole).items():
+        assert torch.equal(weights(run)[name], tensor), name
+    losses = [[line["loss"] for line in log_of(folder) if line.get("step") == 1] for folder in (whole, trained)]
+    assert losses[0] != losses[1]
+    with pytest.raises(FileNotFoundError):
+        start_run(config, photographs, tmp_path / "nothing")
+    assert not (tmp_path / "nothing").exists()
 
 
 def test_equal_layers_are_updated_as_each_alone() -> None:
@@ -400,6 +438,7 @@ def test_recipes_of_backbones() -> None:
             {"estimator_resample_share": float("nan")},
             "estimator_resample_share: expected a share between 0 and 1, got nan",
         ),
+        ({"teacher_weight": 2.0}, "teacher_weight: expected a share between 0 and 1, got 2.0"),
         ({"ema_decay": 1.0}, "ema_decay: expected 0 <= ema_decay < 1, got 1.0"),
     ],
 )

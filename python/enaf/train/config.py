@@ -50,6 +50,10 @@ class TrainConfig:
     ema_decay: float = field(default=0.999, metadata={"help": "decay of the averaged weights that are kept"})
     gradient_clip: float = field(default=1.0, metadata={"help": "largest gradient norm; 0 = none"})
     loss: str = field(default="psnr", metadata={"help": "psnr (mean over the images) or l1 (the paper's)"})
+    teacher: str = field(default="", metadata={"help": "model whose full exit is part of the targets; empty: none"})
+    teacher_weight: float = field(
+        default=0.8, metadata={"help": "its share of the target, the photograph has the rest"}
+    )
     precision: str = field(
         default="bfloat16",
         metadata={"help": "of the backbone's arithmetic: float32 or bfloat16 (weights stay float32)"},
@@ -104,6 +108,8 @@ class TrainConfig:
         for name in ("resample_share", "estimator_resample_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name}: expected a share between 0 and 1, got {getattr(self, name)}")
+        if not 0 <= self.teacher_weight <= 1:
+            raise ValueError(f"teacher_weight: expected a share between 0 and 1, got {self.teacher_weight}")
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay: expected 0 <= ema_decay < 1, got {self.ema_decay}")
         # The estimator of the paper leaves out what is over; no other phase has cells.

@@ -24,6 +24,8 @@ from enaf_ext.grid import PatchGrid
 from . import parallel
 from .config import TrainConfig
 from .data import Batch, ImagePair, PatchSampler, upload
+from .symmetry import SYMMETRIES, mirrored
+from .teacher import Teacher
 from .trainer import Phase
 
 
@@ -53,6 +55,7 @@ def _pixel_phase(
     weights: list[float],
     parameter_groups: list[dict[str, Any]],
     first_batch: int,
+    teacher: Teacher | None,
 ) -> Phase:
     """A phase on the pixels of the deepest ``len(weights)`` exits, with these weights of their losses."""
     network = model.network
@@ -69,8 +72,9 @@ def _pixel_phase(
     run = torch.compile(losses) if config.compile else losses
 
     def loss(batch: Batch, step: int) -> Tensor:
+        target = batch.hr if teacher is None else teacher(batch.lr, batch.hr, step)
         # shuffling the target once is cheaper than shuffling every output and its gradient
-        hr = batch.hr if network.shuffled else F.pixel_unshuffle(batch.hr, network.scale)
+        hr = target if network.shuffled else F.pixel_unshuffle(target, network.scale)
         return run(batch.lr, hr, batch.weight if config.loss == "psnr" else None)
 
     return Phase(
@@ -99,15 +103,23 @@ def exit_psnr(network: MultiExitNetwork, pairs: list[ImagePair], shallowest: int
 
 
 def backbone_phase(
-    config: TrainConfig, model: AdaptiveNetwork, sampler: PatchSampler, validation: list[ImagePair]
+    config: TrainConfig,
+    model: AdaptiveNetwork,
+    sampler: PatchSampler,
+    validation: list[ImagePair],
+    teacher: Teacher | None = None,
 ) -> Phase:
     """Phase 1 (equation 5): the published network alone."""
     groups = [{"params": model.network.backbone_parameters(), "lr": config.backbone_learning_rate}]
-    return _pixel_phase(config, model, sampler, validation, "backbone", [1.0], groups, 0)
+    return _pixel_phase(config, model, sampler, validation, "backbone", [1.0], groups, 0, teacher)
 
 
 def exits_phase(
-    config: TrainConfig, model: AdaptiveNetwork, sampler: PatchSampler, validation: list[ImagePair]
+    config: TrainConfig,
+    model: AdaptiveNetwork,
+    sampler: PatchSampler,
+    validation: list[ImagePair],
+    teacher: Teacher | None = None,
 ) -> Phase:
     """Phase 2 (equation 6): all learned exits, the pre-trained parts at their own, smaller rate."""
     pretrained = model.network.backbone_parameters()
@@ -117,7 +129,8 @@ def exits_phase(
         {"params": pretrained, "lr": config.exits_backbone_learning_rate},
     ]
     weights = [1.0] * (model.network.num_exits - 2) + [config.exits_full_weight]
-    return _pixel_phase(config, model, sampler, validation, "exits", weights, groups, config.backbone_steps)
+    first = config.backbone_steps
+    return _pixel_phase(config, model, sampler, validation, "exits", weights, groups, first, teacher)
 
 
 @torch.no_grad()
@@ -187,8 +200,11 @@ def estimator_phase(
     def batch(step: int) -> tuple[Tensor, ExitTargets]:
         generator = np.random.default_rng([config.seed, 3, step])
         chosen = upload(generator.integers(0, count, config.estimator_batch), patches.device)
-        seen, reached = mirrored(patches[chosen], targets[chosen], int(generator.integers(8)))
-        return _as_input(seen), reached
+        # one of the views of what was measured once: bicubic interpolation reaches the same on all of them, and a network
+        # that was trained on all of them nearly so
+        symmetry, reached = int(generator.integers(SYMMETRIES)), targets[chosen]
+        reached = replace(reached, cell_error=mirrored(reached.cell_error, symmetry))
+        return _as_input(mirrored(patches[chosen], symmetry)), reached
 
     def loss(batch: tuple[Tensor, ExitTargets], step: int) -> Tensor:
         torch.manual_seed(config.seed + step)  # the random eta of the regret
@@ -208,18 +224,6 @@ def estimator_phase(
         loss=loss,
         validate=validate,
     )
-
-
-def mirrored(patches: Tensor, targets: ExitTargets, symmetry: int) -> tuple[Tensor, ExitTargets]:
-    """Patches (n, 3, P, P) and what the exits reach on them, mirrored by rows, by columns and by the diagonal as bits 0 to 2 of
-    ``symmetry`` say: eight views of what was measured once, of which bicubic interpolation reaches the same, and a network
-    that was trained on all of them nearly so."""
-    cells = targets.cell_error
-    mirrors = [side for side in (0, 1) if symmetry >> side & 1]
-    patches, cells = patches.flip([2 + side for side in mirrors]), cells.flip([2 + side for side in mirrors])
-    if symmetry >> 2 & 1:
-        patches, cells = patches.mT, cells.mT
-    return patches, replace(targets, cell_error=cells)
 
 
 def _as_input(patches: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ from enaf.version import version
 from . import data, parallel
 from .config import TrainConfig
 from .phases import backbone_phase, estimator_phase, exits_phase
+from .teacher import Teacher
 from .trainer import Trainer, atomic_write
 
 log = logging.getLogger(__name__)
@@ -65,10 +66,13 @@ def start_run(
     if threads > 0:
         torch.set_num_threads(threads)
     model, paths = _initial_model(config, init), list_images(folder)
+    teacher = load_model(config.teacher, config.scale) if config.teacher else None
     pairs = _read_pairs(config, paths, validation, device)  # nothing is written before they are known to be usable
     if parallel.rank() == 0:
         run.mkdir(parents=True, exist_ok=True)
         save_model(model, run / "init.safetensors")
+        if teacher is not None:
+            save_model(teacher, run / "teacher.safetensors")
         description = {
             "config": asdict(config),
             "init": init,
@@ -172,10 +176,13 @@ def _train(
         return data.PatchSampler([pairs, soft], [1 - share, share], size, scale, seed, margin, device)
 
     if {"backbone", "exits"} & set(waiting):
-        patches = sampler("", config.seed)
+        patches, teacher = sampler("", config.seed), None
+        if config.teacher:
+            network = channels_last(load_model(run / "teacher.safetensors", scale)).to(device).network
+            teacher = Teacher(network, config.teacher_weight, config.precision == "bfloat16")
         for name, phase in (("backbone", backbone_phase), ("exits", exits_phase)):
             if name in waiting:
-                trainer.run_phase(phase(config, model, patches, validation))
+                trainer.run_phase(phase(config, model, patches, validation, teacher))
         del patches  # as large as the next one
     if "estimator" in waiting:
         margin = model.estimator.margin
