@@ -20,9 +20,9 @@ from .models import (
     channels_last,
 )
 
-WORKING_SET = {"cpu": 4 << 20, "cuda": 1 << 30}
-"""Bytes that the largest feature map of a batch may take: on a CPU what stays in the cache of the cores, on a GPU what
-leaves memory for everything else and fills it."""
+WORKING_SET = {"cpu": 24 << 20, "cuda": 1 << 30}
+"""Bytes that the largest feature map of a batch may take: on a CPU below the 32 MiB from which on the C library asks the
+system for new pages each time, on a GPU what leaves memory for everything else and fills it."""
 SMALLEST_BATCH = 4
 
 

@@ -14,8 +14,8 @@ from .models import MultiExitNetwork
 
 FEATURE_BYTES = 512 << 20
 """The largest feature map in memory: whole images up to 1920x1080 for networks with 64 channels."""
-TAIL_BYTES = {"cpu": 32 << 20, "cuda": FEATURE_BYTES}
-"""The same of a tail, whose features may have the size of the result: on a CPU what the caches hold."""
+TAIL_BYTES = {"cpu": 24 << 20, "cuda": FEATURE_BYTES}
+"""The same of a tail, whose features may have the size of the result: on a CPU as ``WORKING_SET``."""
 RESULT_BYTES = 64 << 20
 """The largest float32 result in memory of a network that keeps its features to itself."""
 LEAST_ROWS = 16
