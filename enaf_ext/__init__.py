@@ -18,9 +18,9 @@ def __getattr__(name: str) -> Any:
 
         return getattr(upscaler, name)
     if name == "__version__":
-        from importlib.metadata import version
+        from enaf.version import version
 
-        return version("enaf_ext")
+        return version()
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

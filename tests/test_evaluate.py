@@ -473,7 +473,7 @@ def test_the_authors_figures_are_met() -> None:
     [
         ("prepare . --sets F2K --out file/out --quiet", "file/out/F2K/HR: Not a directory"),
         ("import missing.pth --backbone carn -o out.safetensors", "missing.pth: No such file or directory"),
-        ("compare one.png one.png -o missing/out.html", "missing/out.html: No such file or directory"),
+        ("compare one.png one.png -o missing/out.html", "missing/out.html: cannot be written: No such file or directory"),
     ],
 )
 def test_files_that_cannot_be_read_or_written_are_named(
@@ -495,5 +495,5 @@ def test_a_page_that_cannot_be_written_is_named(
     write_image(tmp_path / "one.png", photograph(140, 150))
     monkeypatch.setattr("os.replace", refuse)
     assert enaf("compare", tmp_path / "one.png", tmp_path / "one.png", "-o", tmp_path / "out.html") == 2
-    assert f"error: {tmp_path / 'out.html'}: Read-only file system" in capsys.readouterr().err
+    assert f"error: {tmp_path / 'out.html'}: cannot be written: Read-only file system" in capsys.readouterr().err
     assert not list(tmp_path.glob(".*.part"))

@@ -28,6 +28,7 @@ MAY_TOUCH_THE_DISK = (
     "enaf.image_io",
     "enaf.files",
     "enaf.checkpoint",
+    "enaf.whole_file",
     "enaf.foreign",
     "enaf.train",
     "enaf.evaluate",

@@ -57,6 +57,15 @@ def test_enaf_commands_parse(command: str, monkeypatch: pytest.MonkeyPatch) -> N
         main(shlex.split(command)[1:])
 
 
+def test_tables_of_time_are_those_of_the_committed_results() -> None:
+    (result,) = re.findall(r"\]\((bench/results/\S+/upscale\.json)\)", README)
+    command = [sys.executable, str(ROOT / "bench" / "tables.py"), str(ROOT / result)]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert len(printed.splitlines()) > 20
+    for table in printed.strip().split("\n\n"):
+        assert table in README, "make them anew with bench/tables.py"
+
+
 def test_make_targets_exist() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     for document in ("README.md", "CONTRIBUTING.md", "examples/README.md"):

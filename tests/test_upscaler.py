@@ -305,6 +305,12 @@ def test_shared_door_with_a_module(model: AdaptiveNetwork, upscaler: enaf_ext.Up
         ({"force_exit": 1, "budget": 0.5}, ValueError, "budget: expected None where force_exit is given"),
         ({"overlap": 17}, ValueError, "overlap: expected"),
         ({"patch_size": 0}, ValueError, "patch_size: expected"),
+        ({"eta": "1"}, TypeError, "eta: expected a number, got '1'"),
+        ({"eta": None}, TypeError, "eta: expected a number, got None"),
+        ({"budget_ms": "5"}, TypeError, "budget_ms: expected a number, got '5'"),
+        ({"patch_size": 32.0}, TypeError, r"patch_size: expected an integer, got 32\.0"),
+        ({"overlap": None}, TypeError, "overlap: expected an integer, got None"),
+        ({"force_exit": 1.5}, TypeError, r"force_exit: expected an integer, got 1\.5"),
     ],
 )
 def test_rejects(upscaler: enaf_ext.Upscaler, arguments: dict, error: type[Exception], message: str) -> None:

@@ -12,12 +12,13 @@ from typing import cast
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from .adaptive import AdaptiveNetwork, Tiling
 from .estimator import Estimator, create_estimator
 from .models import MultiExitNetwork, create_backbone
+from .whole_file import write_whole
 
 FORMAT = "enaf-1"
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -73,19 +74,7 @@ def _description(network: MultiExitNetwork) -> dict[str, str]:
 
 def _save(state: Mapping[str, Tensor], header: Mapping[str, str], path: Path) -> None:
     tensors = {name: t.detach().float().cpu().clone(memory_format=torch.contiguous_format) for name, t in state.items()}
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        save_file(tensors, temporary, metadata={**header, "sha256": tensors_hash(tensors)})
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)  # safetensors writes files that only their owner may read
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except SafetensorError as error:
-        raise OSError(f"{path}: cannot be written ({error})") from None
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_whole(path, save(tensors, metadata={**header, "sha256": tensors_hash(tensors)}))
 
 
 def check_tensors(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], source: str) -> None:

@@ -15,6 +15,12 @@ from enaf_ext.grid import PatchGrid
 MAX_PATCH_SIZE = 1024
 """Patches are whole, also of a smaller image: larger ones take gigabytes for a pixel."""
 
+_KINDS = (
+    *((name, "__float__", "a number") for name in ("eta", "gamma", "budget", "budget_ms")),
+    *((name, "__index__", "an integer") for name in ("force_exit", "patch_size", "overlap")),
+)
+_OPTIONAL = ("budget", "budget_ms", "force_exit")
+
 
 @dataclass(frozen=True)
 class Request:
@@ -32,8 +38,13 @@ class Request:
         """Itself.
 
         Raises:
+            TypeError: an argument is no number, or not an integer where one is needed.
             ValueError: an argument is out of range, or two contradict each other.
         """
+        for name, method, kind in _KINDS:
+            value = getattr(self, name)
+            if not hasattr(value, method) and not (value is None and name in _OPTIONAL):
+                raise TypeError(f"{name}: expected {kind}, got {value!r}")
         for name in ("eta", "gamma"):
             value = getattr(self, name)
             if not (value >= 0 and value != float("inf")):

@@ -183,6 +183,7 @@ class Upscaler:
         self.column = cost
         self.model = copy.deepcopy(model).cpu().float().eval()
         self._table = CostTable.of(self.model)
+        self._fastest: dict[torch.device, torch.dtype] = {}
         self._engines: dict[tuple[torch.device, torch.dtype], _Engine] = {}
         self._calibrations: dict[calibration.Setting, Calibration] = {}
         self._lock = threading.RLock()
@@ -478,7 +479,11 @@ class Upscaler:
         Args:
             device, dtype, patch_size, overlap: as for a call.
             renew: measure, whatever is in the cache.
+
+        Raises:
+            TypeError, ValueError: such patches cannot be.
         """
+        Request(0.0, 0.0, None, None, None, patch_size, overlap).checked(self.num_exits)
         return self._calibration(self._engine(torch.device(device), dtype), patch_size, overlap, renew)
 
     @torch.inference_mode()
@@ -526,8 +531,10 @@ class Upscaler:
 
     def fastest_dtype(self, device: torch.device) -> torch.dtype:
         """What ``dtype`` None stands for on a device."""
-        one_operator = device.type == "cpu" and fused(self.model.network, device, torch.float32) is not None
-        return torch.float32 if one_operator else fastest_dtype(device)
+        if device not in self._fastest:
+            one_operator = device.type == "cpu" and fused(self.model.network, device, torch.float32) is not None
+            self._fastest[device] = torch.float32 if one_operator else fastest_dtype(device)
+        return self._fastest[device]
 
     @cached_property
     def _fingerprint(self) -> str:
@@ -712,7 +719,7 @@ def upscale(
         ``return_info`` a pair of it and an ``UpscaleInfo``.
 
     Raises:
-        TypeError: ``image`` is no tensor or has another dtype; ``model`` is another module.
+        TypeError: ``image`` is no tensor or has another dtype; ``model`` is another module; a number is none.
         ValueError: an argument is out of range; the message names it.
         FileNotFoundError: ``model`` is a path that does not exist.
 

@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import os
-import secrets
 from pathlib import Path
 
 from enaf.cli import DONE, UsageError
@@ -45,10 +43,11 @@ def run(arguments: argparse.Namespace) -> int:
 
     from enaf.image_io import ImageError
     from enaf.viewer.compare import compare_page
+    from enaf.whole_file import write_whole
 
     try:
         page = compare_page(arguments.images, arguments.reference, arguments.exit_map)
-        _write(arguments.output, page)
+        write_whole(arguments.output, page.encode())
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] != "skimage":
             raise
@@ -57,18 +56,3 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError(message_of(error)) from error
     print(f"{arguments.output}  {len(page) / 1e6:.1f} MB")
     return DONE
-
-
-def _write(path: Path, text: str) -> None:
-    """The whole page or the old file, never a part."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    try:
-        with open(temporary, "x", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from error
-    finally:
-        temporary.unlink(missing_ok=True)

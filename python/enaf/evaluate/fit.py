@@ -17,6 +17,7 @@ from torch import Tensor
 from enaf.adaptive import AdaptiveNetwork
 from enaf.checkpoint import check_tensors
 from enaf.estimator import Estimator, create_estimator
+from enaf.whole_file import write_whole
 from enaf_ext import ops
 from enaf_ext.grid import PatchGrid
 
@@ -74,9 +75,7 @@ class Fit:
             "data_sha256": self.data_sha256,
             "patches": str(self.patches),
         }
-        temporary = path.with_name(path.name + ".part")
-        temporary.write_bytes(save({"edges": self.edges, "table": self.table, **classifier}, metadata=header))
-        temporary.replace(path)
+        write_whole(path, save({"edges": self.edges, "table": self.table, **classifier}, metadata=header))
 
     @classmethod
     def load(cls, path: Path, weights_sha256: str) -> Fit:

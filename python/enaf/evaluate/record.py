@@ -25,6 +25,7 @@ from enaf.adaptive import AdaptiveNetwork
 from enaf.inference import prepare
 from enaf.metrics import luma_weights
 from enaf.models import MultiExitNetwork
+from enaf.whole_file import write_whole
 from enaf_ext import ops
 from enaf_ext.grid import PatchGrid
 
@@ -100,9 +101,7 @@ class Record:
             "pixels": str(self.pixels),
             "rounding": repr(self.rounding),
         }
-        temporary = path.with_name(path.name + ".part")
-        temporary.write_bytes(save(tensors, metadata=header))
-        temporary.replace(path)
+        write_whole(path, save(tensors, metadata=header))
 
     @classmethod
     def load(cls, path: Path) -> Record | None:

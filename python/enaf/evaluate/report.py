@@ -15,6 +15,7 @@ import torch
 
 from enaf.adaptive import AdaptiveNetwork
 from enaf.version import version
+from enaf.whole_file import write_whole
 
 from . import pictures, plots, tables
 from .findings import findings, losses
@@ -295,6 +296,4 @@ def _write_page(request: Request, chapters: list[Chapter], overview: Table, fail
         version=version(),
         tolerance=TOLERANCE_DB,
     )
-    temporary = request.out / "index.html.part"
-    temporary.write_text(page)
-    temporary.replace(request.out / "index.html")
+    write_whole(request.out / "index.html", page.encode())

@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+from enaf.whole_file import whole_file
 
 
 def draw(entries: Iterable[dict[str, Any]], path: Path) -> None:
@@ -37,6 +38,5 @@ def draw(entries: Iterable[dict[str, Any]], path: Path) -> None:
         axes[1, column].set(xlabel="step", ylabel="validation, dB")
         if measured:
             axes[1, column].legend(fontsize="small")
-    temporary = path.with_suffix(".tmp.png")
-    figure.savefig(temporary, dpi=110)
-    os.replace(temporary, path)
+    with whole_file(path) as part:
+        figure.savefig(part, dpi=110, format="png")

@@ -20,12 +20,13 @@ from enaf.estimator import create_estimator
 from enaf.image_io.folders import list_images, manifest_hash
 from enaf.models import channels_last, create_backbone
 from enaf.version import version
+from enaf.whole_file import write_whole
 
 from . import data, parallel
 from .config import TrainConfig
 from .phases import backbone_phase, estimator_phase, exits_phase
 from .teacher import Teacher
-from .trainer import Trainer, atomic_write
+from .trainer import Trainer
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +85,7 @@ def start_run(
             "torch": torch.__version__,
             "python": platform.python_version(),
         }
-        atomic_write((json.dumps(description, indent=2) + "\n").encode(), run / "config.json")
+        write_whole(run / "config.json", (json.dumps(description, indent=2) + "\n").encode())
     parallel.barrier()
     return _train(config, run, pairs, quiet, device)
 

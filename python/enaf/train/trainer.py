@@ -7,7 +7,6 @@ import copy
 import io
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from tqdm import tqdm
 
 from enaf.adaptive import AdaptiveNetwork
 from enaf.checkpoint import save_model
+from enaf.whole_file import write_whole
 
 from . import curves, parallel
 from .config import TrainConfig
@@ -54,16 +54,6 @@ class Phase:
     selects: str | None = None
 
 
-def atomic_write(content: bytes, path: Path) -> None:
-    """Leaves either the old file or the new one, whatever happens."""
-    temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-
-
 class Journal:
     """The JSON-lines log of a run; on resuming, lines past the checkpoint are dropped."""
 
@@ -82,7 +72,7 @@ class Journal:
                 continue  # the torn last line of a killed run
             if entry["phase"] in finished or (entry["phase"] == phase and entry["step"] <= step):
                 kept.append(line)
-        atomic_write("".join(line + "\n" for line in kept).encode(), self.path)
+        write_whole(self.path, "".join(line + "\n" for line in kept).encode())
 
     def write(self, **entry: object) -> None:
         with open(self.path, "a") as file:
@@ -267,7 +257,7 @@ class Trainer:
             },
             buffer,
         )
-        atomic_write(buffer.getvalue(), self.run / "checkpoint.pt")
+        write_whole(self.run / "checkpoint.pt", buffer.getvalue())
 
 
 def _copy(model: nn.Module) -> dict[str, Tensor]:

@@ -10,10 +10,11 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
+from enaf.whole_file import whole_file
+
 from .containers import WRITABLE, container_of
 from .decode import video_stream
 from .encode import Encoder
-from .files import whole_file
 from .report import VideoError, VideoReport
 from .segments import Segments
 from .subtitles import Converter, converted_codec

@@ -20,7 +20,7 @@ from enaf.record import Tally
 from .containers import WRITABLE
 from .decode import Frames
 from .encode import Encoder
-from .files import errors_of
+from .errors import errors_of
 from .join import join, join_exit_map, try_streams
 from .look import Look
 from .report import VideoError, VideoReport

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from enaf.record import Tally
+from enaf.whole_file import whole_file
 
 from .encode import Encoder
-from .files import errors_of, whole_file
+from .errors import errors_of
 from .report import VideoError
 
 

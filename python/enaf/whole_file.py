@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files that are whole or not there, and errors that name them."""
+"""Files that are whole or not there."""
 
 from __future__ import annotations
 
@@ -8,25 +8,10 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from .report import VideoError
-
-
-@contextlib.contextmanager
-def errors_of(source: Path) -> Iterator[None]:
-    """Whatever FFmpeg complains about becomes an error that names the file."""
-    import av
-
-    try:
-        yield
-    except FileNotFoundError as error:
-        raise VideoError(f"{error.filename or source}: no such file or folder") from error
-    except (av.error.FFmpegError, OSError) as error:
-        raise VideoError(f"{getattr(error, 'filename', None) or source}: {error.strerror or error}") from error
-
 
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """A name to write to; the file takes its place once it is whole and on the disk."""
+    """A name to write to; the file takes the place of ``path`` once it is whole and on the disk. For one writer at a time."""
     path = path.resolve()
     part = path.with_name(f".{path.name}.part" if path.suffix != ".nut" else f"{path.name}.part")
     try:
@@ -41,3 +26,16 @@ def whole_file(path: Path) -> Iterator[Path]:
         os.fsync(folder)  # the rename itself must survive a power cut
     finally:
         os.close(folder)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Leaves either the old file or the new one, whatever happens.
+
+    Raises:
+        OSError: it cannot be written; says why.
+    """
+    try:
+        with whole_file(path) as part:
+            part.write_bytes(content)
+    except OSError as error:
+        raise OSError(f"{path}: cannot be written: {error.strerror or error}") from error

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The README's tables of time, from what `bench/upscale.py` measured on one size of image.
+
+python bench/tables.py bench/results/DEVICE/upscale.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from upscale import BICUBIC, COMPILED, LOOP, LOOP_ETA, TARGETS, TILED, WINDOW
+
+from enaf.evaluate.speed import PLAIN, STATIC, Contender, fastest_equal
+
+NAMES = {"fsrcnn": "FSRCNN", "light": "`light`", "carn": "CARN", "srresnet": "SRResNet"}
+ROWS = {
+    "the full network, whole image, as fast as we can make it": STATIC,
+    "the same in float32": f"{STATIC}, float32",
+    "the full network, whole image, as it is published": PLAIN,
+    "the same under `torch.compile`, channels_last": COMPILED,
+    "the full network on overlapping patches": TILED,
+    "**ENAF, eta 0.1**": "eta 0.1",
+    "**ENAF, eta 0.3**": "eta 0.3",
+    "**ENAF, eta 1 (default)**": "eta 1",
+    "the same in float32 ": "eta 1, float32",
+    "**ENAF, eta 2**": "eta 2",
+    f"one patch at a time, eta {LOOP_ETA:g}, float32": LOOP,
+    "MONAI's sliding window, float32": WINDOW,
+    "bicubic on every patch": BICUBIC,
+}
+Case = dict[str, Any]
+
+
+def main() -> None:
+    """Prints them."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("result", type=Path, metavar="RESULT.json")
+    settings = json.loads(parser.parse_args().result.read_text())["settings"]
+    cases = {name: _case(settings, name) for name in NAMES}
+    print(_table("x4, milliseconds, PSNR beside the published network, true MACs", _ways(cases)), end="\n\n")
+    print(_table("at the published network's PSNR, within 0.05 dB", _verdicts(cases)), end="\n\n")
+    print(_table("what is not gained", _losses(cases)))
+
+
+def _case(settings: dict[str, Any], model: str) -> Case:
+    """What was measured with a model."""
+    (case,) = (case for name, case in settings.items() if name.startswith(f"{model} "))
+    return {**case, "contenders": {entry["name"]: Contender(**entry) for entry in case["contenders"]}}
+
+
+def _table(title: str, rows: Sequence[Sequence[str]]) -> str:
+    lines = [[title, *NAMES.values()], ["---"] * (1 + len(NAMES)), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _ways(cases: dict[str, Case]) -> list[list[str]]:
+    """Every way to upscale: time, quality, work."""
+
+    def cell(case: Case, way: str) -> str:
+        entry, published = (case["contenders"].get(name) for name in (way, PLAIN))
+        if entry is None:
+            return "the same" if way.endswith(", float32") else ""
+        parts = [f"{entry.milliseconds:.0f} ms"]
+        if way != PLAIN:
+            parts.append(f"{round(entry.psnr_db - published.psnr_db, 2) + 0.0:+.2f} dB")
+        if entry.macs is not None and way not in (TILED, BICUBIC):
+            parts.append(f"{entry.macs:.0%}".replace("%", " %"))
+        return ", ".join(parts)
+
+    return [[label.rstrip(), *(cell(case, way) for case in cases.values())] for label, way in ROWS.items()]
+
+
+def _verdicts(cases: dict[str, Case]) -> list[list[str]]:
+    """ENAF's time at equal quality as a share of the static networks', beside what is aimed at."""
+    equal = {name: fastest_equal(list(case["contenders"].values())) for name, case in cases.items()}
+
+    def share(name: str, of: Callable[[dict[str, Contender]], float], aim: int) -> str:
+        entry = equal[name]
+        aimed = f" (aim {TARGETS[name][aim]:.0%})" if name in TARGETS else ""
+        return ("none" if entry is None else f"{entry.milliseconds / of(cases[name]['contenders']):.0%}") + aimed
+
+    rows: dict[str, tuple[Callable[[dict[str, Contender]], float], int]] = {
+        "share of the fast static network's time": (
+            lambda ways: min(ways[STATIC].milliseconds, ways[TILED].milliseconds),
+            1,
+        ),
+        "share of the published network's time": (lambda ways: ways[PLAIN].milliseconds, 0),
+    }
+    found = ["at", *(entry.name if entry else "no eta" for entry in equal.values())]
+    shares = [[label, *(share(name, *how) for name in cases)] for label, how in rows.items()]
+    return [[cell.replace("%", " %") for cell in row] for row in [found, *shares]]
+
+
+def _losses(cases: dict[str, Case]) -> list[list[str]]:
+    """Where time is not what it should be."""
+
+    def noise(case: Case) -> str:
+        return f"{max(case['noise'].values()):.2f} times"
+
+    def beyond(case: Case) -> str:
+        ways = case["contenders"]
+        fast = min(ways[STATIC].milliseconds, ways[TILED].milliseconds)
+        routed = [way for way in ways.values() if way.name.startswith("eta") and way.paper is not None]
+        return f"{100 * max(way.milliseconds / fast - way.paper for way in routed):+.0f} points"
+
+    def outside(case: Case) -> str:
+        rest = [100 * (1 - shares["layers of the networks"]) for shares in case["shares"].values()]
+        return f"{min(rest):.0f} to {max(rest):.0f} %"
+
+    def budgets(case: Case) -> str:
+        over = [100 * (each["taken"] / each["asked"] - 1) for each in case["budgets"].values()]
+        return f"{min(over):+.0f} to {max(over):+.0f} %"
+
+    def loop(case: Case) -> str:
+        ways = case["contenders"]
+        return f"{ways[LOOP].milliseconds / ways[f'eta {LOOP_ETA:g}'].milliseconds:.1f} times"
+
+    rows = {
+        "noise, beside the static network; aim 1.03": noise,
+        "share of the time above that of the published FLOPs, at most; aim 10 points": beyond,
+        "time outside the networks' layers; aim 5 %": outside,
+        "budgets in milliseconds, taken beside asked; aim within 5 %": budgets,
+        f"one patch at a time beside ENAF, eta {LOOP_ETA:g}; aim at least 5": loop,
+    }
+    return [[label, *(how(case) for case in cases.values())] for label, how in rows.items()]
+
+
+if __name__ == "__main__":
+    main()
