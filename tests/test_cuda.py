@@ -11,7 +11,7 @@ import torch
 from cases import CASES, FLOATS, PIXELS, Case, image_of
 from torch import Tensor
 
-import enaf.upscaler
+import enaf.engine
 from enaf.upscaler import Upscaler
 from enaf_ext import ops
 from enaf_ext.grid import PatchGrid
@@ -171,7 +171,7 @@ def test_other_device() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16], ids=str)
 def test_stream_of_bands_equals_the_call(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(enaf.upscaler.BAND_PATCHES, "cuda", 8)
+    monkeypatch.setitem(enaf.engine.BAND_PATCHES, "cuda", 8)
     upscaler, largest = Upscaler(), torch.iinfo(dtype).max
     image = (torch.linspace(0, 1, 170) * torch.rand(3, 150, 170) * largest).int().to(dtype)  # smooth at the left
     parts: list[Tensor] = []

@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-import enaf.upscaler
+import enaf.engine
+import enaf.whole_or_routed
 import enaf_ext
 from enaf.record import UpscaleInfo
 
@@ -58,7 +59,7 @@ def test_equals_the_whole_image_call(
     upscaler: enaf_ext.Upscaler, lr: Tensor, keywords: dict, band: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected, whole = upscaler(lr, return_info=True, **keywords)
-    monkeypatch.setitem(enaf.upscaler.BAND_PATCHES, "cpu", band)
+    monkeypatch.setitem(enaf.engine.BAND_PATCHES, "cpu", band)
     sr, info = stream(upscaler, lr, device="cpu", **keywords)
     assert sr.dtype == lr.dtype
     assert torch.equal(sr, expected)
@@ -76,8 +77,8 @@ def test_reads_ascending_bands_and_no_more_than_it_must(
     upscaler: enaf_ext.Upscaler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lr = picture(3, 600, 116, torch.uint8)
-    monkeypatch.setitem(enaf.upscaler.BAND_PATCHES, "cpu", 8)
-    monkeypatch.setitem(enaf.upscaler.LOOKED_AT, "cpu", lr[0].numel() - 1)
+    monkeypatch.setitem(enaf.engine.BAND_PATCHES, "cpu", 8)
+    monkeypatch.setitem(enaf.whole_or_routed.LOOKED_AT, "cpu", lr[0].numel() - 1)
     for keywords, passes in (({"budget": 0.4}, 2), ({"force_exit": 1}, 1), ({"eta": 2.0}, 2)):
         asked: list[tuple[int, int]] = []
 
@@ -91,7 +92,7 @@ def test_reads_ascending_bands_and_no_more_than_it_must(
         assert falls == passes - 1
         assert max(bottom - top for top, bottom in asked) <= 2 * 28 + 4 + 2 * upscaler.model.estimator.margin
         assert sorted({row for top, bottom in asked for row in range(top, bottom)}) == list(range(600))
-    monkeypatch.setitem(enaf.upscaler.LOOKED_AT, "cpu", lr[0].numel())
+    monkeypatch.setitem(enaf.whole_or_routed.LOOKED_AT, "cpu", lr[0].numel())
     asked.clear()
     stream(upscaler, lr, read, device="cpu", eta=2.0)
     assert asked == [(0, 600)]
@@ -121,7 +122,7 @@ def test_rejects(
 
 
 def test_a_reader_that_changes_its_dtype(upscaler: enaf_ext.Upscaler, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(enaf.upscaler.LOOKED_AT, "cpu", 0)
+    monkeypatch.setitem(enaf.whole_or_routed.LOOKED_AT, "cpu", 0)
     dtypes = iter([torch.uint8] + 10 * [torch.float32])
     with pytest.raises(TypeError, match=r"read: expected torch\.uint8 as before, got torch\.float32"):
         upscaler.stream(

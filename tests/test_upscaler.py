@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+import enaf.engine
 import enaf.upscaler
 import enaf_ext
 from enaf.adaptive import AdaptiveNetwork
@@ -125,8 +126,8 @@ def test_same_bytes_whatever_the_batch_and_the_band(
         lr = lr.contiguous(memory_format=torch.channels_last)
     expected, info = upscaler(lr, eta=1.5, return_info=True)
     assert info.static == []
-    monkeypatch.setattr(enaf.upscaler, "batch_size", lambda *_: batch)
-    monkeypatch.setitem(enaf.upscaler.BAND_PATCHES, "cpu", band)
+    monkeypatch.setattr(enaf.engine, "batch_size", lambda *_: batch)
+    monkeypatch.setitem(enaf.engine.BAND_PATCHES, "cpu", band)
     sr, again = enaf_ext.Upscaler(upscaler.model)(lr, eta=1.5, return_info=True)
     assert torch.equal(again.psnr_db, info.psnr_db)
     assert torch.equal(again.exit_index, info.exit_index)
@@ -153,8 +154,8 @@ def test_out_of_memory_halves_the_batch_and_gives_the_same_bytes(
         return run_exits(*arguments)
 
     monkeypatch.setattr(enaf.upscaler, "run_exits", run)
-    monkeypatch.setattr(enaf.upscaler, "batch_size", lambda *_: 12)
-    monkeypatch.setitem(enaf.upscaler.BAND_PATCHES, "cpu", 16)
+    monkeypatch.setattr(enaf.engine, "batch_size", lambda *_: 12)
+    monkeypatch.setitem(enaf.engine.BAND_PATCHES, "cpu", 16)
     upscaler = enaf_ext.Upscaler(upscaler.model)
     assert torch.equal(upscaler(lr, budget=0.6), expected)
     assert tried[:4] == [12, 6, 3, 3]

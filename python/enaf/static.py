@@ -5,12 +5,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from .inference import image_dtype
 from .models import MultiExitNetwork
+from .pixels import as_rgb, blended_dtype, finish, pixel_shuffle, unit_range
+
+if TYPE_CHECKING:
+    from .engine import Engine, Read, Write
 
 FEATURE_BYTES = 512 << 20
 """The largest feature map in memory: whole images up to 1920x1080 for networks with 64 channels."""
@@ -113,3 +118,37 @@ def _look(network: MultiExitNetwork) -> tuple[int, int, int, int]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+def run_static(engine: Engine, shape: tuple[int, ...], read: Read, write: Write) -> None:
+    """Images (B, C, H, W) from ``read`` to ``write`` through the full network."""
+    if engine.fused is None or engine.fused.image is None:
+        return _run_layers(engine, shape, read, write)
+    whole = engine.whole
+    for first, last in whole.strips_of_result(shape[2], shape[0] * shape[3]):
+        top, bottom = max(0, first - whole.reach), min(shape[2], last + whole.reach)
+        lr = read(top, bottom)
+        sr = engine.fused.image(as_rgb(lr), rows=(first - top, last - top), dtype=blended_dtype(lr))
+        write(first * engine.network.scale, finish(sr, lr))
+
+
+def _run_layers(engine: Engine, shape: tuple[int, ...], read: Read, write: Write) -> None:
+    """The same layer by layer; from where float16 overflows, in float32."""
+    whole, like, start, scale = engine.whole, None, 0, engine.network.scale
+
+    def read_rgb(top: int, bottom: int) -> Tensor:
+        nonlocal like
+        like = read(top, bottom)
+        dtype = image_dtype(whole.network.dtype)
+        return unit_range(as_rgb(like), dtype).contiguous(memory_format=torch.channels_last)
+
+    while start < shape[2]:
+        for first, rows in whole.run(read_rgb, shape[2], shape[0] * shape[3], start):
+            if whole.network.dtype == torch.float16 and not bool(rows.isfinite().all()):
+                whole, start = engine.whole_exact, first
+                break
+            assert like is not None
+            sr = finish(rows.float(), like)
+            sr = sr if engine.network.shuffled else pixel_shuffle(sr, scale)
+            write(first * scale, sr)
+            start = first + sr.shape[2] // scale

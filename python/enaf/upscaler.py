@@ -7,9 +7,8 @@ import copy
 import os
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from functools import cached_property, partial
-from typing import Literal, NamedTuple, TypeAlias, overload
+from typing import Literal, TypeAlias, overload
 
 import torch
 from torch import Tensor
@@ -20,51 +19,26 @@ from enaf_ext.grid import PatchGrid
 
 from . import calibration
 from .adaptive import AdaptiveNetwork
-from .bands import Band, bands
+from .bands import Band
 from .blend import BandBlend
 from .calibration import Calibration
 from .checkpoint import load_model
 from .cost import CostTable
 from .decision import choose_exits, eta_for_budget
-from .estimator import CELL, Estimator
+from .engine import Engine, Job, Read, Write
+from .estimator import CELL
 from .exits import redo_overflows, run_exits
-from .fused import FusedNetwork, fused
-from .inference import batch_size, fastest_dtype, image_dtype, prepare, prepare_estimator
-from .models import MultiExitNetwork
-from .pixels import (
-    Canvas,
-    as_rgb,
-    blended_dtype,
-    check_image,
-    finish,
-    outside_inference,
-    pick,
-    pixel_shuffle,
-    unit_range,
-)
+from .fused import fused
+from .inference import fastest_dtype, prepare, prepare_estimator
+from .pixels import Canvas, as_rgb, blended_dtype, check_image, finish, outside_inference
 from .record import Record, Request, Stopwatch, UpscaleInfo
-from .static import StaticNetwork
+from .scores import score, score_all
+from .static import run_static
 from .streaming import HostRows, HostSink, ReadRows, WriteRows, beside
-from .workspace import Room, Workspace
+from .whole_or_routed import LARGEST_SHARE, LOOKED_AT, Prices, too_dear
+from .workspace import Room
 
 __all__ = ["UpscaleInfo", "Upscaler", "upscale"]
-
-BAND_PATCHES = {"cpu": 256, "cuda": 4096}
-"""Patches in work at once: enough that what is done once a band costs little, on a GPU that they fill it; fits any memory."""
-
-LOOKED_AT = {"cpu": 1 << 18, "cuda": 1 << 24}
-"""The largest image, in pixels, whose patches are all scored before it is decided whether routing pays."""
-
-FIRST_LOOK, TEXTURED = (16, 8), 16
-"""On a CPU the patches above a sixteenth and an eighth of all others by their edge scores come first: where these two take exits
-that are too dear, so do the rest, and are not scored. Where the edge score of the first is below ``TEXTURED`` the image has
-smooth parts, on which routing mostly pays: all are scored at once."""
-
-SAMPLED, LEAST_SAMPLED = 24, 8
-"""Of the patches of a larger image one in so many is looked at for the decision, but not fewer than these."""
-
-LARGEST_SHARE = 1.0
-"""Of the full network's multiply-accumulates, up to which an image is routed."""
 
 CALIBRATED_PATCHES = (7, 15)
 """Rows and columns of patches, less one, of the image that calibration times."""
@@ -72,80 +46,6 @@ CALIBRATED_PATCHES = (7, 15)
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 
 Model: TypeAlias = "str | os.PathLike[str] | AdaptiveNetwork"
-Read: TypeAlias = Callable[[int, int], Tensor]
-Write: TypeAlias = Callable[..., object]
-
-
-@dataclass(frozen=True)
-class _Engine:
-    """A model on one device in one arithmetic; `exact` is its network where float16 overflows: in float32, `cost` c."""
-
-    network: MultiExitNetwork
-    exact: MultiExitNetwork
-    estimator: Estimator
-    device: torch.device
-    dtype: torch.dtype
-    cost: Tensor
-    fused: FusedNetwork | None = None
-    batches: dict[int, int] = field(default_factory=dict)
-
-    @cached_property
-    def workspace(self) -> Workspace:
-        """Memory for the results of a band of patches."""
-        return Workspace(self.device)
-
-    @cached_property
-    def whole(self) -> StaticNetwork:
-        """The network without patches."""
-        return StaticNetwork(self.network)
-
-    @cached_property
-    def whole_exact(self) -> StaticNetwork:
-        """The same in float32."""
-        return StaticNetwork(self.exact)
-
-    def batch(self, patch_size: int) -> int:
-        """Patches that a convolution sees at once."""
-        if patch_size not in self.batches:
-            self.batches[patch_size] = batch_size(self.network, patch_size, self.device)
-        return self.batches[patch_size]
-
-    def bands(self, grid: PatchGrid, batch: int) -> list[Band]:
-        """A grid over ``batch`` images, as much at a time as is good for the device."""
-        rows = max(1, BAND_PATCHES[self.device.type] // (batch * grid.cols))
-        return list(bands(grid, rows, self.estimator.margin))
-
-
-class _Job(NamedTuple):
-    """Images on their way from `read` (top, bottom) to `write` (top, rows)."""
-
-    engine: _Engine
-    request: Request
-    grid: PatchGrid
-    images: list[int]
-    read: Read
-    write: Write
-    record: Record
-    watch: Stopwatch
-
-    def here(self, band: Band) -> tuple[slice | list[int], slice]:
-        """Where the record keeps a band of these images."""
-        every = len(self.images) == len(self.record.exit_index)
-        return slice(None) if every else self.images, slice(band.first, band.last)
-
-    def rows(self, band: Band) -> Tensor:
-        """The images' rows of a band with its margin."""
-        return self.read(band.top - band.above, band.bottom + band.below)
-
-    def of(self, images: list[int]) -> _Job:
-        """The same for some of the images."""
-        if images == self.images:
-            return self
-        return self._replace(
-            images=images,
-            read=lambda top, bottom: pick(self.read(top, bottom), images),
-            write=lambda top, rows: self.write(top, rows, images),
-        )
 
 
 class Upscaler:
@@ -184,7 +84,7 @@ class Upscaler:
         self.model = copy.deepcopy(model).cpu().float().eval()
         self._table = CostTable.of(self.model)
         self._fastest: dict[torch.device, torch.dtype] = {}
-        self._engines: dict[tuple[torch.device, torch.dtype], _Engine] = {}
+        self._engines: dict[tuple[torch.device, torch.dtype], Engine] = {}
         self._calibrations: dict[calibration.Setting, Calibration] = {}
         self._lock = threading.RLock()
 
@@ -243,7 +143,7 @@ class Upscaler:
         canvas = Canvas(image, self.scale)
         asked = return_info and scores
         watch = Stopwatch(image.device, synchronize=asked)
-        info = self._run(engine, request, canvas.shape, canvas.read, canvas.write, watch, score_all=asked)
+        info = self._run(engine, request, canvas.shape, canvas.read, canvas.write, watch, scores=asked)
         return (canvas.sr, info) if return_info else canvas.sr
 
     @torch.inference_mode()
@@ -311,31 +211,32 @@ class Upscaler:
         check_image(image)
         engine = self._engine(image.device, dtype)
         canvas = Canvas(image, self.scale)
-        _run_static(engine, canvas.shape, canvas.read, canvas.write)
+        run_static(engine, canvas.shape, canvas.read, canvas.write)
         return canvas.sr
 
     # --- the flow ---
 
     def _run(
-        self, engine: _Engine, request: Request, shape: tuple[int, ...], read: Read, write: Write, watch: Stopwatch,
-        score_all: bool = False,
+        self, engine: Engine, request: Request, shape: tuple[int, ...], read: Read, write: Write, watch: Stopwatch,
+        scores: bool = False,
     ) -> UpscaleInfo:  # fmt: skip
         grid = PatchGrid(shape[2], shape[3], request.patch_size, request.overlap)
         record = Record(shape[0], grid, self.num_exits, engine.device)
-        job = _Job(engine, request, grid, list(range(shape[0])), read, write, record, watch)
-        eta = self._eta(job)
-        static = self._static_images(job, eta)
-        if score_all and (static or request.force_exit is not None):
-            _score_all(job)
+        job = Job(engine, request, grid, list(range(shape[0])), read, write, record, watch)
+        prices = self._prices(job)
+        eta = self._eta(job, prices)
+        static = [] if self._always_routed(job) else too_dear(job, eta, prices)
+        if scores and (static or request.force_exit is not None):
+            score_all(job)
         watch.mark("scores")
         routed = [image for image in job.images if image not in static]
         if static:
             part = job.of(static)
-            _run_static(engine, (len(static), *shape[1:]), part.read, part.write)
+            run_static(engine, (len(static), *shape[1:]), part.read, part.write)
             watch.mark("static")
         if routed:
             with engine.workspace.room() as room:
-                self._run_routed(job.of(routed), eta, room)
+                self._run_routed(job.of(routed), eta, prices.cost, room)
         spent = self._table.spent(record.exit_index, static, grid)
         spent["ms"] = sum(watch.milliseconds.values())
         return UpscaleInfo(
@@ -349,12 +250,12 @@ class Upscaler:
             watch.milliseconds,
         )
 
-    def _run_routed(self, job: _Job, eta: float, room: Room) -> None:
+    def _run_routed(self, job: Job, eta: float, cost: Tensor, room: Room) -> None:
         """Band by band: scores, decision, exits, blend."""
         engine, network, watch = job.engine, job.engine.network, job.watch
         batch = engine.batch(job.grid.patch_size)
         blend: BandBlend | None = None
-        for band, lr, order, running in beside(self._routed(job, eta), engine.device):
+        for band, lr, order, running in beside(self._routed(job, eta, cost), engine.device):
             blend = blend or BandBlend(len(job.images), self.scale, blended_dtype(lr), self.model.window)
             rgb, parts = as_rgb(lr), None
             while parts is None:
@@ -370,17 +271,16 @@ class Upscaler:
             job.write(self.scale * band.finished[0], finish(blend(band, parts, order), lr))
             watch.mark("blend")
 
-    def _routed(self, job: _Job, eta: float) -> Iterator[tuple[Band, Tensor, Tensor, list[int]]]:
+    def _routed(self, job: Job, eta: float, cost: Tensor) -> Iterator[tuple[Band, Tensor, Tensor, list[int]]]:
         """Every band: its rows, its patches by descending exit, and how many of them reach each depth."""
         request, record = job.request, job.record
-        cost = self._relative_cost(job)
         for band in job.engine.bands(job.grid, len(job.images)):
             lr, here = job.rows(band), job.here(band)
             if request.force_exit is not None:
                 record.exit_index[here] = request.force_exit
             else:
                 if not record.scored:
-                    _score(job, band, lr)
+                    score(job, band, lr)
                 psnr_db, edge_score = record.psnr_db[here], record.edge_score[here]
                 chosen = choose_exits(psnr_db.flatten(0, 2), edge_score.flatten(), cost, eta, request.gamma)
                 record.exit_index[here] = chosen.view(edge_score.shape)
@@ -392,78 +292,37 @@ class Upscaler:
 
     # --- what it decides by ---
 
-    def _measured(self, job: _Job) -> Calibration | None:
-        """What the device takes, where milliseconds are asked for."""
+    def _prices(self, job: Job) -> Prices:
+        """In multiply-accumulates, or where milliseconds are asked for, in those of the device."""
+        engine, grid = job.engine, job.grid
         if self.column != "ms" and job.request.budget_ms is None:
-            return None
+            return Prices(engine.cost, partial(self._table.routed, grid=grid), LARGEST_SHARE)
+        measured = self._measured(job)
+        whole = measured.static_ms * grid.height * grid.width
+        return Prices(measured.relative.to(engine.cost), measured.routed, whole)
+
+    def _measured(self, job: Job) -> Calibration:
         return self._calibration(job.engine, job.grid.patch_size, job.grid.overlap)
 
-    def _relative_cost(self, job: _Job) -> Tensor:
-        """c of the fusion rule."""
-        measured = self._measured(job)
-        return job.engine.cost if measured is None else measured.relative.to(job.engine.cost)
-
-    def _eta(self, job: _Job) -> float:
+    def _eta(self, job: Job, prices: Prices) -> float:
         """The eta asked for, or the one that a budget buys, for which all images are scored."""
         request, record = job.request, job.record
         if request.budget is None and request.budget_ms is None:
             return request.eta
-        _score_all(job)
+        score_all(job)
         psnr_db, edge_score = record.psnr_db.flatten(0, 2), record.edge_score.flatten()
-        budget, measured = request.budget, self._measured(job)
-        if request.budget_ms is not None and measured is not None:
-            budget = measured.share(request.budget_ms / len(psnr_db))
+        budget = request.budget
+        if request.budget_ms is not None:
+            budget = self._measured(job).share(request.budget_ms / len(psnr_db))
         assert budget is not None
-        return eta_for_budget(psnr_db, edge_score, self._relative_cost(job), budget, request.gamma)
+        return eta_for_budget(psnr_db, edge_score, prices.cost, budget, request.gamma)
 
-    def _static_images(self, job: _Job, eta: float) -> list[int]:
-        """The images for which routing would cost more than the full network as a whole."""
-        request, grid, record = job.request, job.grid, job.record
+    def _always_routed(self, job: Job) -> bool:
+        """Whether the full network as a whole is no alternative: the way was chosen, or the model is one for patches."""
+        request = job.request
         limited = request.budget is not None and request.budget < 1
-        always_tiled = self.model.tiling == "paper" or grid.patch_size < CELL
-        if request.force_exit is not None or limited or always_tiled:
-            return []
-        dear: list[int] = []
-        if not record.scored:
-            if grid.height * grid.width > LOOKED_AT[job.engine.device.type]:
-                return self._too_dear(job, eta, *_scores_of(job, _spread(grid)))
-            if job.engine.device.type == "cpu":
-                dear = self._dear_at_first_look(job, eta)
-            if len(dear) < len(job.images):
-                _score_all(job)
-        if len(dear) < len(job.images):
-            all_told = self._too_dear(job, eta, record.psnr_db.flatten(1, 2), record.edge_score.flatten(1))
-            dear = [image for image in job.images if image in dear or image in all_told]
-        return dear
-
-    def _dear_at_first_look(self, job: _Job, eta: float) -> list[int]:
-        """The same by two patches of each image that has no smooth parts."""
-        grid, dear = job.grid, []
-        edge_score = ops.edge_score(job.read(0, grid.height), grid).view(len(job.images), -1)
-        places = [grid.num_patches // share for share in FIRST_LOOK]
-        ranked, patches = (values[:, places] for values in edge_score.sort(dim=1, stable=True))
-        for image, lowest, chosen in zip(job.images, ranked[:, 0].tolist(), patches, strict=True):
-            if lowest >= TEXTURED:
-                part = job.of([image])
-                dear += self._too_dear(part, eta, *_scores_of(part, chosen))
-        return dear
-
-    def _too_dear(self, job: _Job, eta: float, psnr_db: Tensor, edge_score: Tensor) -> list[int]:
-        """The images that routing would make dearer than the full network, by these scores (B, n, E) and (B, n) of theirs."""
-        request, grid = job.request, job.grid
-        cost, measured = self._relative_cost(job), self._measured(job)
-        chosen = choose_exits(psnr_db.flatten(0, 1), edge_score.flatten(), cost, eta, request.gamma)
-        dear = []
-        for image, exits in zip(job.images, chosen.view(edge_score.shape).cpu(), strict=True):
-            counts = exits.bincount(minlength=self.num_exits) * (grid.num_patches / len(exits))
-            if measured is None:
-                routed, whole = self._table.routed(counts, grid), LARGEST_SHARE
-            else:
-                routed, whole = measured.routed(counts), measured.static_ms * grid.height * grid.width
-            # nothing is cheaper than bicubic, however little of its patches an image fills
-            if routed > whole and exits.any():
-                dear.append(image)
-        return dear
+        tiled = self.model.tiling == "paper" or job.grid.patch_size < CELL
+        return request.force_exit is not None or limited or tiled
 
     def calibration(
         self,
@@ -487,7 +346,7 @@ class Upscaler:
         return self._calibration(self._engine(torch.device(device), dtype), patch_size, overlap, renew)
 
     @torch.inference_mode()
-    def _calibration(self, engine: _Engine, patch_size: int, overlap: int, renew: bool = False) -> Calibration:
+    def _calibration(self, engine: Engine, patch_size: int, overlap: int, renew: bool = False) -> Calibration:
         setting = calibration.Setting.of(self._fingerprint, engine.device, engine.dtype, patch_size, overlap)
         with self._lock:
             if setting in self._calibrations and not renew:
@@ -499,7 +358,7 @@ class Upscaler:
             self._calibrations[setting] = measured
             return measured
 
-    def _measure(self, engine: _Engine, patch_size: int, overlap: int) -> Calibration:
+    def _measure(self, engine: Engine, patch_size: int, overlap: int) -> Calibration:
         """Times whole calls on noise, scores included."""
         height, width = (patch_size + count * (patch_size - overlap) for count in CALIBRATED_PATCHES)
         image = torch.randint(0, 256, (1, 3, height, width), dtype=torch.uint8).to(engine.device)
@@ -512,17 +371,17 @@ class Upscaler:
             canvas, record = Canvas(image, self.scale), Record(1, grid, self.num_exits, engine.device)
             request = Request(0.0, 0.0, None, None, force_exit, patch_size, overlap)
             watch = Stopwatch(engine.device, synchronize=True)
-            job = _Job(engine, request, grid, [0], canvas.read, canvas.write, record, watch)
+            job = Job(engine, request, grid, [0], canvas.read, canvas.write, record, watch)
             for band in engine.bands(grid, 1):
-                _score(job, band, job.rows(band))
+                score(job, band, job.rows(band))
             record.psnr_db.copy_(wishes)  # every exit in turn, where none is forced
             record.scored = True
             with engine.workspace.room() as room:
-                self._run_routed(job, 0.0, room)
+                self._run_routed(job, 0.0, engine.cost, room)
 
         def static() -> None:
             canvas = Canvas(image, self.scale)
-            _run_static(engine, canvas.shape, canvas.read, canvas.write)
+            run_static(engine, canvas.shape, canvas.read, canvas.write)
             Stopwatch(engine.device, synchronize=True)
 
         exits = [partial(run, depth) for depth in range(self.num_exits)]
@@ -540,7 +399,7 @@ class Upscaler:
     def _fingerprint(self) -> str:
         return calibration.fingerprint(self.model)
 
-    def _engine(self, device: torch.device, dtype: torch.dtype | None) -> _Engine:
+    def _engine(self, device: torch.device, dtype: torch.dtype | None) -> Engine:
         """The model for one device and arithmetic, made once."""
         if dtype is None:
             dtype = self.fastest_dtype(device)
@@ -553,7 +412,7 @@ class Upscaler:
                 estimator = prepare_estimator(self.model.estimator, device)
                 whole = fused(self.model.network, device, dtype)
                 cost = self._table.relative(self.column).to(device, torch.float32)
-                self._engines[device, dtype] = _Engine(network, exact, estimator, device, dtype, cost, whole)
+                self._engines[device, dtype] = Engine(network, exact, estimator, device, dtype, cost, whole)
             return self._engines[device, dtype]
 
 
@@ -565,85 +424,6 @@ def _out_of_memory(error: RuntimeError) -> bool:
 def _again(image: Tensor) -> Read:
     """Rows of an image that is in memory, as often as one likes."""
     return lambda top, bottom: image[:, :, top:bottom]
-
-
-def _score(job: _Job, band: Band, lr: Tensor) -> None:
-    """Edge scores and predicted PSNR of a band's patches, from its rows with their margin."""
-    inner = lr[:, :, band.above : lr.shape[2] - band.below]
-    here = job.here(band)
-    shape = (len(job.images), band.last - band.first, job.grid.cols)
-    job.record.edge_score[here] = ops.edge_score(inner, band.local).view(shape)
-    psnr_db = job.engine.estimator.on_grid(unit_range(as_rgb(lr)), band.local, band.above, band.below)
-    job.record.psnr_db[here] = psnr_db.view(*shape, -1)
-
-
-def _score_all(job: _Job) -> None:
-    """Every patch of every image, once."""
-    if not job.record.scored:
-        for band in job.engine.bands(job.grid, len(job.images)):
-            _score(job, band, job.rows(band))
-        job.record.scored = True
-
-
-def _spread(grid: PatchGrid) -> Tensor:
-    """One patch in ``SAMPLED`` (n,): rows in turn, columns by the golden ratio, spread over the image whatever its grid."""
-    count = max(grid.num_patches // SAMPLED, min(grid.num_patches, LEAST_SAMPLED))
-    index = torch.arange(count)
-    return (2 * index + 1) * grid.rows // (2 * count) * grid.cols + (index * 0.618034 % 1 * grid.cols).long()
-
-
-def _scores_of(job: _Job, patches: Tensor) -> tuple[Tensor, Tensor]:
-    """PSNR (B, n, E) and edge scores (B, n) of some patches (n,) of the grid, each from its own pixels and their margin."""
-    grid, estimator, size = job.grid, job.engine.estimator, job.grid.patch_size
-    margin = estimator.margin
-    window = torch.arange(-margin, size + margin)
-    rows = (patches[:, None] // grid.cols * grid.stride + window).clamp_(0, grid.height - 1)
-    cols = (patches[:, None] % grid.cols * grid.stride + window).clamp_(0, grid.width - 1)
-    places = (rows - rows[:, :1]).to(job.engine.device)[:, :, None], cols.to(job.engine.device)[:, None]
-    windows = [
-        pick(job.read(top, bottom + 1), slice(None), slice(None), below, right)
-        for top, bottom, below, right in zip(rows[:, 0].tolist(), rows[:, -1].tolist(), *places, strict=True)
-    ]
-    looked_at = torch.stack(windows, dim=1).flatten(0, 1)
-    inner = looked_at[..., margin : margin + size, margin : margin + size].contiguous()
-    edge_score = ops.edge_score(inner, PatchGrid(size, size, size, 0))
-    pixels = unit_range(as_rgb(looked_at)).contiguous(memory_format=torch.channels_last)
-    shape = len(job.images), len(patches)
-    return estimator(pixels).view(*shape, -1), edge_score.view(shape)
-
-
-def _run_static(engine: _Engine, shape: tuple[int, ...], read: Read, write: Write) -> None:
-    """Images (B, C, H, W) from ``read`` to ``write`` through the full network."""
-    if engine.fused is None or engine.fused.image is None:
-        return _run_static_layers(engine, shape, read, write)
-    whole = engine.whole
-    for first, last in whole.strips_of_result(shape[2], shape[0] * shape[3]):
-        top, bottom = max(0, first - whole.reach), min(shape[2], last + whole.reach)
-        lr = read(top, bottom)
-        sr = engine.fused.image(as_rgb(lr), rows=(first - top, last - top), dtype=blended_dtype(lr))
-        write(first * engine.network.scale, finish(sr, lr))
-
-
-def _run_static_layers(engine: _Engine, shape: tuple[int, ...], read: Read, write: Write) -> None:
-    """The same layer by layer; from where float16 overflows, in float32."""
-    whole, like, start, scale = engine.whole, None, 0, engine.network.scale
-
-    def read_rgb(top: int, bottom: int) -> Tensor:
-        nonlocal like
-        like = read(top, bottom)
-        dtype = image_dtype(whole.network.dtype)
-        return unit_range(as_rgb(like), dtype).contiguous(memory_format=torch.channels_last)
-
-    while start < shape[2]:
-        for first, rows in whole.run(read_rgb, shape[2], shape[0] * shape[3], start):
-            if whole.network.dtype == torch.float16 and not bool(rows.isfinite().all()):
-                whole, start = engine.whole_exact, first
-                break
-            assert like is not None
-            sr = finish(rows.float(), like)
-            sr = sr if engine.network.shuffled else pixel_shuffle(sr, scale)
-            write(first * scale, sr)
-            start = first + sr.shape[2] // scale
 
 
 _shared: dict[tuple[str, int], tuple[object, Upscaler]] = {}

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A model made ready for one device in one arithmetic, and the images on their way through it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor
+
+from enaf_ext.grid import PatchGrid
+
+from .bands import Band, bands
+from .estimator import Estimator
+from .fused import FusedNetwork
+from .inference import batch_size
+from .models import MultiExitNetwork
+from .pixels import pick
+from .record import Record, Request, Stopwatch
+from .static import StaticNetwork
+from .workspace import Workspace
+
+BAND_PATCHES = {"cpu": 256, "cuda": 4096}
+"""Patches in work at once: enough that what is done once a band costs little, on a GPU that they fill it; fits any memory."""
+
+Read: TypeAlias = Callable[[int, int], Tensor]
+Write: TypeAlias = Callable[..., object]
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A model on one device in one arithmetic; `exact` is its network where float16 overflows: in float32, `cost` c."""
+
+    network: MultiExitNetwork
+    exact: MultiExitNetwork
+    estimator: Estimator
+    device: torch.device
+    dtype: torch.dtype
+    cost: Tensor
+    fused: FusedNetwork | None = None
+    batches: dict[int, int] = field(default_factory=dict)
+
+    @cached_property
+    def workspace(self) -> Workspace:
+        """Memory for the results of a band of patches."""
+        return Workspace(self.device)
+
+    @cached_property
+    def whole(self) -> StaticNetwork:
+        """The network without patches."""
+        return StaticNetwork(self.network)
+
+    @cached_property
+    def whole_exact(self) -> StaticNetwork:
+        """The same in float32."""
+        return StaticNetwork(self.exact)
+
+    def batch(self, patch_size: int) -> int:
+        """Patches that a convolution sees at once."""
+        if patch_size not in self.batches:
+            self.batches[patch_size] = batch_size(self.network, patch_size, self.device)
+        return self.batches[patch_size]
+
+    def bands(self, grid: PatchGrid, batch: int) -> list[Band]:
+        """A grid over ``batch`` images, as much at a time as is good for the device."""
+        rows = max(1, BAND_PATCHES[self.device.type] // (batch * grid.cols))
+        return list(bands(grid, rows, self.estimator.margin))
+
+
+class Job(NamedTuple):
+    """Images on their way from `read` (top, bottom) to `write` (top, rows)."""
+
+    engine: Engine
+    request: Request
+    grid: PatchGrid
+    images: list[int]
+    read: Read
+    write: Write
+    record: Record
+    watch: Stopwatch
+
+    def here(self, band: Band) -> tuple[slice | list[int], slice]:
+        """Where the record keeps a band of these images."""
+        every = len(self.images) == len(self.record.exit_index)
+        return slice(None) if every else self.images, slice(band.first, band.last)
+
+    def rows(self, band: Band) -> Tensor:
+        """The images' rows of a band with its margin."""
+        return self.read(band.top - band.above, band.bottom + band.below)
+
+    def of(self, images: list[int]) -> Job:
+        """The same for some of the images."""
+        if images == self.images:
+            return self
+        return self._replace(
+            images=images,
+            read=lambda top, bottom: pick(self.read(top, bottom), images),
+            write=lambda top, rows: self.write(top, rows, images),
+        )
