@@ -25,7 +25,7 @@ from enaf.evaluate.points import Costs, Point, best_within, cheapest_reaching, c
 from enaf.evaluate.policies import Enaf, Uniform, create_policy, policy_names
 from enaf.evaluate.protocol import PROTOCOLS, Protocol, values
 from enaf.evaluate.quality import quality, render
-from enaf.evaluate.record import Record, measure
+from enaf.evaluate.record import ImageRecord, measure
 from enaf.evaluate.sets import ImageSet, find_sets, measure_set, weights_sha256
 from enaf.evaluate.timing import Timing
 from enaf.foreign import import_checkpoint
@@ -52,7 +52,7 @@ def model() -> AdaptiveNetwork:
 
 
 @pytest.fixture(scope="module")
-def record(model: AdaptiveNetwork) -> Record:
+def record(model: AdaptiveNetwork) -> ImageRecord:
     return measure(model, photograph(285, 370), PROTOCOLS["paper"], "photograph.png")
 
 
@@ -123,7 +123,7 @@ def test_full_is_what_the_user_gets(model: AdaptiveNetwork, tiling: Tiling) -> N
     assert (difference > 0).float().mean() < 1e-4
 
 
-def test_paper_covers_whole_patches_only(record: Record) -> None:
+def test_paper_covers_whole_patches_only(record: ImageRecord) -> None:
     assert (record.grid.rows, record.grid.cols) == (2, 3)  # 71x92 LR pixels: 60x88 are covered
     assert record.lr.shape == (3, 60, 88)
     assert record.pixels == (240 - 8) * (352 - 8)
@@ -150,7 +150,9 @@ def test_images_that_are_too_small_are_refused(model: AdaptiveNetwork) -> None:
 
 
 @pytest.mark.parametrize("name", policy_names())
-def test_policies_choose_an_exit_for_every_patch(record: Record, model: AdaptiveNetwork, fit: Fit, name: str) -> None:
+def test_policies_choose_an_exit_for_every_patch(
+    record: ImageRecord, model: AdaptiveNetwork, fit: Fit, name: str
+) -> None:
     cost = Costs.of(model).table.paper
     exits = create_policy(name, 4, fit=fit).choose(record, cost, 0.3)
     assert exits.shape == (6,)
@@ -158,7 +160,7 @@ def test_policies_choose_an_exit_for_every_patch(record: Record, model: Adaptive
     assert bool(((exits >= 0) & (exits < 4)).all())
 
 
-def test_enaf_follows_scores_blankness_and_cost(record: Record) -> None:
+def test_enaf_follows_scores_blankness_and_cost(record: ImageRecord) -> None:
     cost = torch.tensor([0.0, 0.3, 0.6, 1.0])
     known = replace(
         record,
@@ -170,7 +172,7 @@ def test_enaf_follows_scores_blankness_and_cost(record: Record) -> None:
     assert create_policy("enaf-nb", 4).choose(known, cost, 2.0).tolist() == [0] * 6
 
 
-def test_random_takes_the_same_exits_elsewhere(record: Record, model: AdaptiveNetwork) -> None:
+def test_random_takes_the_same_exits_elsewhere(record: ImageRecord, model: AdaptiveNetwork) -> None:
     cost = Costs.of(model).table.paper
     varied = replace(record, predicted_db=torch.randn(6, 4) * 3)
     dealt = create_policy("random", 4).choose(varied, cost, 0.5)
@@ -179,7 +181,7 @@ def test_random_takes_the_same_exits_elsewhere(record: Record, model: AdaptiveNe
     assert torch.equal(dealt, create_policy("random", 4).choose(varied, cost, 0.5))
 
 
-def test_oracle_has_the_best_value_of_every_patch(record: Record, model: AdaptiveNetwork, fit: Fit) -> None:
+def test_oracle_has_the_best_value_of_every_patch(record: ImageRecord, model: AdaptiveNetwork, fit: Fit) -> None:
     cost = Costs.of(model).table.paper
     value = record.psnr_db - 0.4 * cost.float()
     best = value[torch.arange(6), create_policy("oracle", 4).choose(record, cost, 0.4)]
@@ -206,7 +208,7 @@ def test_lookup_table_interpolates_between_bins(fit: Fit) -> None:
     assert torch.allclose(fit.table[:, 3] - fit.table[:, 0], torch.tensor(0.3), atol=1e-4)
 
 
-def test_classes_tell_easy_from_hard(fit: Fit, record: Record) -> None:
+def test_classes_tell_easy_from_hard(fit: Fit, record: ImageRecord) -> None:
     bright, dark = (torch.full((3, 60, 88), level, dtype=torch.uint8) for level in (235, 20))
     assert fit.classes(bright, record.grid).tolist() == [0] * 6
     assert fit.classes(dark, record.grid).tolist() == [2] * 6
@@ -214,7 +216,7 @@ def test_classes_tell_easy_from_hard(fit: Fit, record: Record) -> None:
     assert exits.tolist() == [3] * 6
 
 
-def test_fits_are_kept_for_one_model(tmp_path: Path, fit: Fit, record: Record) -> None:
+def test_fits_are_kept_for_one_model(tmp_path: Path, fit: Fit, record: ImageRecord) -> None:
     fit.save(tmp_path / "fit.safetensors")
     again = Fit.load(tmp_path / "fit.safetensors", fit.weights_sha256)
     assert torch.equal(again.table, fit.table)
@@ -230,7 +232,7 @@ def test_fits_are_kept_for_one_model(tmp_path: Path, fit: Fit, record: Record) -
 # --- costs and settings ---
 
 
-def test_costs_are_counted_by_hand(record: Record, model: AdaptiveNetwork) -> None:
+def test_costs_are_counted_by_hand(record: ImageRecord, model: AdaptiveNetwork) -> None:
     times = Timing(1e-4, [1.0, 2.0, 3.0, 4.0], 1e-2, "device", 1)
     costs = Costs.of(model, times)
     point = evaluate(Uniform(2), 0.0, [record, record], costs)
@@ -246,7 +248,7 @@ def test_costs_are_counted_by_hand(record: Record, model: AdaptiveNetwork) -> No
     assert scored.ms == pytest.approx(6 * 1.0 + 1e-4 * 60 * 88)
 
 
-def test_settings_are_found(record: Record, model: AdaptiveNetwork) -> None:
+def test_settings_are_found(record: ImageRecord, model: AdaptiveNetwork) -> None:
     costs = Costs.of(model)
     points = curve(create_policy("oracle", 4), [record], costs, [0, 0.1, 0.5, 1, 1e3])
     assert points[-1].paper == 0
@@ -473,7 +475,10 @@ def test_the_authors_figures_are_met() -> None:
     [
         ("prepare . --sets F2K --out file/out --quiet", "file/out/F2K/HR: Not a directory"),
         ("import missing.pth --backbone carn -o out.safetensors", "missing.pth: No such file or directory"),
-        ("compare one.png one.png -o missing/out.html", "missing/out.html: cannot be written: No such file or directory"),
+        (
+            "compare one.png one.png -o missing/out.html",
+            "missing/out.html: cannot be written: No such file or directory",
+        ),
     ],
 )
 def test_files_that_cannot_be_read_or_written_are_named(

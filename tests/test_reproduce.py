@@ -17,7 +17,7 @@ from enaf.checkpoint import save_model
 from enaf.cli import main
 from enaf.estimator import create_estimator
 from enaf.evaluate import fit, report, sets, summary, timing
-from enaf.evaluate.report import Request, reproduce
+from enaf.evaluate.report import ReportRequest, reproduce
 from enaf.image_io import write_image
 from enaf.models import create_backbone
 
@@ -47,7 +47,7 @@ def model() -> AdaptiveNetwork:
 
 
 @pytest.fixture(scope="module")
-def request_(tmp_path_factory: pytest.TempPathFactory, model: AdaptiveNetwork) -> Request:
+def request_(tmp_path_factory: pytest.TempPathFactory, model: AdaptiveNetwork) -> ReportRequest:
     root = tmp_path_factory.mktemp("report")
     for name in ("holiday", "Test2K"):
         (root / "data" / name).mkdir(parents=True)
@@ -59,7 +59,7 @@ def request_(tmp_path_factory: pytest.TempPathFactory, model: AdaptiveNetwork) -
     for seed in range(5):
         write_image(root / "train" / f"{seed}.png", photograph(520, 600, seed))
     (root / "credits.tsv").write_text("file\tauthor\tlicense\nx/holiday0.png\tA. <b>Author</b>\tCC-BY-4.0\n")
-    return Request(
+    return ReportRequest(
         data=str(root / "data"),
         out=root / "out",
         models=[("untrained", model)],
@@ -71,12 +71,12 @@ def request_(tmp_path_factory: pytest.TempPathFactory, model: AdaptiveNetwork) -
 
 
 @pytest.fixture(scope="module")
-def page(request_: Request) -> str:
+def page(request_: ReportRequest) -> str:
     assert reproduce(request_) == [("holiday/broken.png", "is not a PNG, JPEG, WEBP, AVIF, TIFF, PPM or BMP image")]
     return (request_.out / "index.html").read_text()
 
 
-def test_the_page_opens_offline(page: str, request_: Request) -> None:
+def test_the_page_opens_offline(page: str, request_: ReportRequest) -> None:
     links = re.findall(r'(?:src|href)="([^"#][^"]*)"', page)
     assert len(links) > 20
     assert [link for link in links if "://" in link or not (request_.out / link).is_file()] == []
@@ -85,7 +85,7 @@ def test_the_page_opens_offline(page: str, request_: Request) -> None:
     assert [anchor for anchor in anchors if f'id="{anchor}"' not in page] == []
 
 
-def test_the_page_tells_what_was_measured_and_how(page: str, request_: Request, model: AdaptiveNetwork) -> None:
+def test_the_page_tells_what_was_measured_and_how(page: str, request_: ReportRequest, model: AdaptiveNetwork) -> None:
     text = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", "", page))
     assert sets.weights_sha256(model)[:16] in text
     for found in sets.find_sets(request_.data):
@@ -106,7 +106,7 @@ def test_quoted_figures_stand_beside_the_papers_own_sets_only(page: str) -> None
     assert lengths == {2 * len(quoted["sets"])}
 
 
-def test_csv_stands_behind_every_figure(page: str, request_: Request) -> None:
+def test_csv_stands_behind_every_figure(page: str, request_: ReportRequest) -> None:
     with (request_.out / "data" / "curves-untrained.csv").open() as file:
         rows = list(csv.DictReader(file))
     policies = {row["policy"] for row in rows}
@@ -126,7 +126,9 @@ def test_csv_stands_behind_every_figure(page: str, request_: Request) -> None:
             assert float(table[name]["to full, dB"]) >= -distance
 
 
-def test_a_second_run_measures_nothing_again(page: str, request_: Request, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_run_measures_nothing_again(
+    page: str, request_: ReportRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(*_: object) -> None:
         raise AssertionError("measured again")
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from enaf.evaluate.points import Costs, Point
     from enaf.evaluate.policies import Policy
-    from enaf.evaluate.record import Record
+    from enaf.evaluate.record import ImageRecord
     from enaf.evaluate.sets import Progress
 
 HELP = "Measure a model on folders of originals: quality, cost in three columns, patches per exit."
@@ -148,7 +148,9 @@ def run(arguments: argparse.Namespace) -> int:
     return SOME_FAILED if any(summary.failures for summary in summaries) else DONE
 
 
-def _settings(arguments: argparse.Namespace, policy: Policy, records: Sequence[Record], costs: Costs) -> list[Point]:
+def _settings(
+    arguments: argparse.Namespace, policy: Policy, records: Sequence[ImageRecord], costs: Costs
+) -> list[Point]:
     """The points that were asked for."""
     from enaf.evaluate.points import TOLERANCE_DB, best_within, cheapest_reaching, curve, evaluate
     from enaf.evaluate.policies import Uniform

@@ -66,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
     """
     bar = progress_bar(arguments.quiet)
     try:
-        from enaf.evaluate.report import Request, reproduce
+        from enaf.evaluate.report import ReportRequest, reproduce
     except ModuleNotFoundError as error:
         raise UsageError(f"the report needs {error.name}: pip install 'enaf_ext[eval]'") from error
     from enaf.checkpoint import load_model, shipped_models
@@ -79,7 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
             [(Path(name).stem, load_model(name, arguments.scale).to(device)) for name in names]
             for names in (arguments.model or shipped, arguments.compare)
         )
-        request = Request(
+        request = ReportRequest(
             data=arguments.data,
             out=arguments.out,
             models=models,

@@ -22,7 +22,7 @@ from enaf_ext import ops
 from enaf_ext.grid import PatchGrid
 
 from .protocol import PROTOCOLS, values
-from .record import Record
+from .record import ImageRecord
 from .sets import Crop, ImageSet, Progress, find_sets, measure_set, silent, weights_sha256
 
 FORMAT = "enaf-policies-1"
@@ -135,7 +135,7 @@ def fit_to_folder(
 
 
 def fit_policies(
-    records: Sequence[Record],
+    records: Sequence[ImageRecord],
     weights_sha256: str,
     data_sha256: str,
     progress: Progress = silent,
@@ -173,7 +173,7 @@ def fit_policies(
     )
 
 
-def _train_classifier(records: Sequence[Record], full_db: Tensor, progress: Progress, seed: int) -> Estimator:
+def _train_classifier(records: Sequence[ImageRecord], full_db: Tensor, progress: Progress, seed: int) -> Estimator:
     patches = torch.cat([ops.unfold_patches(record.lr[None], record.grid) for record in records])
     hardness = torch.empty(len(full_db), dtype=torch.int64)
     for index, chosen in enumerate(full_db.argsort(descending=True, stable=True).tensor_split(CLASSES)):

@@ -15,7 +15,7 @@ from enaf.image_io import write_image
 from .policies import Policy, Uniform
 from .protocol import PROTOCOLS
 from .quality import render
-from .record import Record
+from .record import ImageRecord
 from .sets import Crop, read_original
 from .study import Study
 
@@ -24,7 +24,9 @@ CROP = 176
 """Pixels of the HR image a side."""
 
 
-def draw(study: Study, record: Record, path: Path, crop: Crop | None, folder: Path, stem: str) -> list[tuple[str, str]]:
+def draw(
+    study: Study, record: ImageRecord, path: Path, crop: Crop | None, folder: Path, stem: str
+) -> list[tuple[str, str]]:
     """The exit map of ``enaf`` within 0.02 dB of the full network, and crops of every method.
 
     Args:
@@ -72,7 +74,7 @@ def _cut(image: Tensor, y: int, x: int) -> Tensor:
     return image[:, y : y + CROP, x : x + CROP]
 
 
-def _telling_corner(record: Record, scale: int, hr: Tensor) -> tuple[int, int]:
+def _telling_corner(record: ImageRecord, scale: int, hr: Tensor) -> tuple[int, int]:
     """Where to look: around the patch whose error the full network lowers most."""
     gain = 10 ** (-record.psnr_db[:, 0] / 10) - 10 ** (-record.psnr_db[:, -1] / 10)
     y, x = (scale * side for side in record.grid.origin(int(gain.argmax())))

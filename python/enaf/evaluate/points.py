@@ -13,7 +13,7 @@ from enaf.adaptive import AdaptiveNetwork
 from enaf.cost import CostTable, paper_flops
 
 from .policies import Policy
-from .record import Record
+from .record import ImageRecord
 from .timing import Timing
 
 ETAS = (
@@ -72,7 +72,7 @@ class Point:
     counts: list[int]
 
 
-def evaluate(policy: Policy, eta: float, records: Sequence[Record], costs: Costs, name: str = "") -> Point:
+def evaluate(policy: Policy, eta: float, records: Sequence[ImageRecord], costs: Costs, name: str = "") -> Point:
     """One policy at one eta over a set."""
     chosen = [policy.choose(record, costs.table.paper, eta) for record in records]
     psnr_db = torch.tensor([record.psnr(exits) for record, exits in zip(records, chosen, strict=True)])
@@ -102,7 +102,7 @@ def evaluate(policy: Policy, eta: float, records: Sequence[Record], costs: Costs
     )
 
 
-def _macs(policy: Policy, record: Record, counts: Tensor, table: CostTable) -> tuple[float, float]:
+def _macs(policy: Policy, record: ImageRecord, counts: Tensor, table: CostTable) -> tuple[float, float]:
     """(spent, full network without tiling), true multiply-accumulates of one image."""
     grid = record.grid
     exits = float((counts * table.macs_per_pixel).sum()) * grid.patch_size**2
@@ -110,7 +110,7 @@ def _macs(policy: Policy, record: Record, counts: Tensor, table: CostTable) -> t
     return exits + scores, grid.height * grid.width * float(table.macs_per_pixel[-1])
 
 
-def curve(policy: Policy, records: Sequence[Record], costs: Costs, etas: Iterable[float] = ETAS) -> list[Point]:
+def curve(policy: Policy, records: Sequence[ImageRecord], costs: Costs, etas: Iterable[float] = ETAS) -> list[Point]:
     """A policy at many etas; one point where eta changes nothing."""
     return [evaluate(policy, eta, records, costs) for eta in (etas if policy.follows_eta else [0.0])]
 

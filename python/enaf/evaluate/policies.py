@@ -15,7 +15,7 @@ from enaf.cost import estimator_macs
 from enaf.decision import choose_exits
 
 from .fit import Fit
-from .record import Record
+from .record import ImageRecord
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Policy(ABC):
     scores_with: ClassVar[str] = ""
 
     @abstractmethod
-    def choose(self, image: Record, cost: Tensor, eta: float) -> Tensor:
+    def choose(self, image: ImageRecord, cost: Tensor, eta: float) -> Tensor:
         """The exits.
 
         Args:
@@ -58,7 +58,7 @@ class Enaf(Policy):
     scores_with: ClassVar[str] = "estimator"
     gamma: float
 
-    def choose(self, image: Record, cost: Tensor, eta: float) -> Tensor:
+    def choose(self, image: ImageRecord, cost: Tensor, eta: float) -> Tensor:
         return choose_exits(image.predicted_db, image.edge_score, cost, eta, self.gamma)
 
 
@@ -69,7 +69,7 @@ class EnafNoBlank(Policy):
     name: ClassVar[str] = "enaf-nb"
     scores_with: ClassVar[str] = "estimator"
 
-    def choose(self, image: Record, cost: Tensor, eta: float) -> Tensor:
+    def choose(self, image: ImageRecord, cost: Tensor, eta: float) -> Tensor:
         return choose_exits(image.predicted_db, image.edge_score, cost, eta, gamma=0.0)
 
 
@@ -80,7 +80,7 @@ class EdgeLookup(Policy):
     name: ClassVar[str] = "edge-lut"
     fit: Fit
 
-    def choose(self, image: Record, cost: Tensor, eta: float) -> Tensor:
+    def choose(self, image: ImageRecord, cost: Tensor, eta: float) -> Tensor:
         return choose_exits(self.fit.looked_up_db(image.edge_score), image.edge_score, cost, eta, gamma=0.0)
 
 
@@ -94,7 +94,7 @@ class Classes(Policy):
     scores_with: ClassVar[str] = "classifier"
     fit: Fit
 
-    def choose(self, image: Record, cost: Tensor, eta: float) -> Tensor:
+    def choose(self, image: ImageRecord, cost: Tensor, eta: float) -> Tensor:
         return (self.fit.classes(image.lr, image.grid) + len(cost) - 3).clamp_(min=0)
 
     def macs_per_pixel(self, estimator: float) -> float:
@@ -110,7 +110,7 @@ class Uniform(Policy):
     follows_eta: ClassVar[bool] = False
     depth: int
 
-    def choose(self, image: Record, cost: Tensor, eta: float) -> Tensor:
+    def choose(self, image: ImageRecord, cost: Tensor, eta: float) -> Tensor:
         return torch.full((image.num_patches,), self.depth)
 
 
@@ -122,7 +122,7 @@ class Random(Policy):
     like: Policy
     seed: int = 0
 
-    def choose(self, image: Record, cost: Tensor, eta: float) -> Tensor:
+    def choose(self, image: ImageRecord, cost: Tensor, eta: float) -> Tensor:
         generator = torch.Generator().manual_seed(self.seed)
         return self.like.choose(image, cost, eta)[torch.randperm(image.num_patches, generator=generator)]
 
@@ -133,7 +133,7 @@ class Oracle(Policy):
 
     name: ClassVar[str] = "oracle"
 
-    def choose(self, image: Record, cost: Tensor, eta: float) -> Tensor:
+    def choose(self, image: ImageRecord, cost: Tensor, eta: float) -> Tensor:
         return choose_exits(image.psnr_db, image.edge_score, cost, eta, gamma=0.0)
 
 

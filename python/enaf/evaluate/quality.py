@@ -15,7 +15,7 @@ from enaf.metrics import luma, psnr, ssim
 from enaf_ext import ops
 
 from .protocol import Protocol, values
-from .record import BATCH, Record
+from .record import BATCH, ImageRecord
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Quality:
 
 
 @torch.inference_mode()
-def render(model: AdaptiveNetwork, record: Record, exit_index: Tensor, protocol: Protocol) -> Tensor:
+def render(model: AdaptiveNetwork, record: ImageRecord, exit_index: Tensor, protocol: Protocol) -> Tensor:
     """The blended image when patch n takes ``exit_index[n]``.
 
     Returns:

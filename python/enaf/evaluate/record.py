@@ -39,7 +39,7 @@ BATCH = 32
 
 
 @dataclass(frozen=True)
-class Record:
+class ImageRecord:
     """Everything about one image that any routing could ask for.
 
     Attributes:
@@ -104,7 +104,7 @@ class Record:
         write_whole(path, save(tensors, metadata=header))
 
     @classmethod
-    def load(cls, path: Path) -> Record | None:
+    def load(cls, path: Path) -> ImageRecord | None:
         """What ``save`` wrote; None where there is no such file or it is damaged, so that it is measured again."""
         try:
             with safe_open(path, framework="pt") as file:
@@ -134,7 +134,7 @@ def _pairs(index: Tensor, down: int, right: int) -> tuple[Tensor, Tensor]:
 
 
 @torch.inference_mode()
-def measure(model: AdaptiveNetwork, hr: Tensor, protocol: Protocol, name: str = "") -> Record:
+def measure(model: AdaptiveNetwork, hr: Tensor, protocol: Protocol, name: str = "") -> ImageRecord:
     """Run every exit on every patch of one image.
 
     Two rows of patches are in memory at a time, so that images of any size can be measured.
@@ -176,7 +176,7 @@ def measure(model: AdaptiveNetwork, hr: Tensor, protocol: Protocol, name: str = 
             shared[:, direction, here] = _spaces(products)
         above = errors
     border = scale if protocol.border else 0
-    return Record(
+    return ImageRecord(
         name=name,
         lr=lr,
         grid=grid,

@@ -55,7 +55,7 @@ class Chapter:
 
 
 @dataclass(frozen=True)
-class Request:
+class ReportRequest:
     """What the report is about.
 
     Attributes:
@@ -83,7 +83,7 @@ class Request:
     repeats: int = 7
 
 
-def reproduce(request: Request, progress: Progress = silent) -> list[tuple[str, str]]:
+def reproduce(request: ReportRequest, progress: Progress = silent) -> list[tuple[str, str]]:
     """Write the report: index.html, figures/, pictures/, data/ with a CSV for each of them, and cache/.
 
     Interrupted and started again, it goes on where it stopped: what is known of an image is kept in cache/.
@@ -116,7 +116,7 @@ def reproduce(request: Request, progress: Progress = silent) -> list[tuple[str, 
 
 
 def _chapter(
-    request: Request,
+    request: ReportRequest,
     name: str,
     model: AdaptiveNetwork,
     sets: list[ImageSet],
@@ -151,7 +151,7 @@ def _chapter(
     return chapter
 
 
-def _fit(request: Request, model: AdaptiveNetwork, sha256: str, progress: Progress) -> Fit | None:
+def _fit(request: ReportRequest, model: AdaptiveNetwork, sha256: str, progress: Progress) -> Fit | None:
     """What the peers' policies learn, kept beside the records."""
     if request.fit_data is None:
         return None
@@ -161,7 +161,9 @@ def _fit(request: Request, model: AdaptiveNetwork, sha256: str, progress: Progre
     return Fit.load(path, sha256)
 
 
-def _as_users_get_it(request: Request, candidate: Candidate, sets: list[ImageSet], progress: Progress) -> list[Summary]:
+def _as_users_get_it(
+    request: ReportRequest, candidate: Candidate, sets: list[ImageSet], progress: Progress
+) -> list[Summary]:
     """Every pixel in 8 bits, at the default."""
     protocol, policy = PROTOCOLS["full"], candidate.policies()["enaf"]
     result = []
@@ -188,7 +190,7 @@ def _as_users_get_it(request: Request, candidate: Candidate, sets: list[ImageSet
     return result
 
 
-def _other_grids(request: Request, candidate: Candidate, images: ImageSet, progress: Progress) -> list[Study]:
+def _other_grids(request: ReportRequest, candidate: Candidate, images: ImageSet, progress: Progress) -> list[Study]:
     """The same set cut otherwise; every pixel counts, so that all are compared on the same ones."""
     result = []
     for patch_size, overlap in GRIDS:
@@ -205,7 +207,7 @@ def _other_grids(request: Request, candidate: Candidate, images: ImageSet, progr
 # --- figures ---
 
 
-def _draw(request: Request, chapter: Chapter) -> None:
+def _draw(request: ReportRequest, chapter: Chapter) -> None:
     """Figures of one model, with the data behind them, and pictures."""
     candidate, studies = chapter.candidate, chapter.studies
     curves, patches = (f"{stem(candidate, kind)}.csv" for kind in ("curves", "patches"))
@@ -269,7 +271,9 @@ def _credits(path: Path | None) -> dict[str, str]:
 # --- the page ---
 
 
-def _write_page(request: Request, chapters: list[Chapter], overview: Table, failures: list[tuple[str, str]]) -> None:
+def _write_page(
+    request: ReportRequest, chapters: list[Chapter], overview: Table, failures: list[tuple[str, str]]
+) -> None:
     package = resources.files(__package__)
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined

@@ -22,7 +22,7 @@ from enaf.image_io import READABLE_SUFFIXES, ImageError, read_image
 from enaf.image_io.folders import list_images, manifest_hash
 
 from .protocol import Protocol
-from .record import Record, measure
+from .record import ImageRecord, measure
 
 MANIFEST = "manifest.json"
 """What `enaf prepare` leaves beside the images of a set."""
@@ -76,7 +76,7 @@ class MeasuredSet:
     benchmark: str | None
     sha256: str
     paths: list[Path]
-    records: list[Record]
+    records: list[ImageRecord]
     failures: list[tuple[str, str]]
 
 
@@ -169,7 +169,7 @@ def measure_set(
             about = json.dumps([FORMAT, content, weights, repr(protocol), protocol.window(model), crop])
             key = hashlib.sha256(about.encode()).hexdigest()[:32]
             kept = None if cache is None else cache / f"{key}.safetensors"
-            record = None if kept is None else Record.load(kept)
+            record = None if kept is None else ImageRecord.load(kept)
             if record is None:
                 record = measure(model, read_original(path, crop), protocol, path.name)
                 if kept is not None:

@@ -20,7 +20,7 @@ from .points import Costs, Point, evaluate
 from .policies import Policy, Uniform
 from .protocol import Protocol
 from .quality import Quality, quality, render
-from .record import Record
+from .record import ImageRecord
 from .sets import Crop, MeasuredSet, Progress, read_original, silent
 
 
@@ -189,7 +189,7 @@ def summarise(
 def _qualities(
     model: AdaptiveNetwork,
     path: Path,
-    record: Record,
+    record: ImageRecord,
     chosen: Sequence[Tensor],
     protocol: Protocol,
     crop: Crop | None,

@@ -20,7 +20,7 @@ from enaf.exit_map import read_legend
 from enaf.image_io import read_image
 from enaf.metrics import SSIM_SETTINGS
 from enaf.viewer.page import MAX_SIDE, build_page, figure, legend, opacity_slider, to_8_bit
-from enaf.viewer.quality import SSIM_WINDOW, Quality, compare_quality
+from enaf.viewer.quality import SSIM_WINDOW, Similarity, compare_quality
 
 MAX_PIXELS = 1 << 26
 """Pixels of an image on the page (67 megapixels; 8K has 33): several times as much is in the browser's memory."""
@@ -158,7 +158,7 @@ def _figures(entries: Sequence[_Entry]) -> str:
     </section>"""
 
 
-def _row(name: str, quality: Quality) -> str:
+def _row(name: str, quality: Similarity) -> str:
     ssim = "–" if math.isnan(quality.ssim_y) else f"{quality.ssim_y:.4f}"
     cells = (*(_decibels(value) for value in (quality.psnr_rgb_db, quality.psnr_y_db)), ssim)
     return f'<tr><th scope="row">{escape(name)}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'

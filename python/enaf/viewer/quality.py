@@ -18,7 +18,7 @@ _BAND = 1 << 20  # pixels in double precision at once
 
 
 @dataclass(frozen=True)
-class Quality:
+class Similarity:
     """An image against its original, over every pixel.
 
     Attributes:
@@ -32,7 +32,7 @@ class Quality:
     ssim_y: float
 
 
-def compare_quality(image: Tensor, reference: Tensor) -> Quality:
+def compare_quality(image: Tensor, reference: Tensor) -> Similarity:
     """Measures an image against its original.
 
     Grey counts as R = G = B; Y is not rounded.
@@ -57,7 +57,7 @@ def compare_quality(image: Tensor, reference: Tensor) -> Quality:
         error_y += float((y_ours - y_theirs).square().sum())
         planes[0, band], planes[1, band] = y_ours.numpy(), y_theirs.numpy()
     pixels = height * width
-    return Quality(_psnr(error_rgb / (3 * pixels)), _psnr(error_y / pixels), _ssim(planes[0], planes[1]))
+    return Similarity(_psnr(error_rgb / (3 * pixels)), _psnr(error_y / pixels), _ssim(planes[0], planes[1]))
 
 
 def _unit_rgb(pixels: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ CACHE_BYTES = 1 << 30
 
 
 @dataclass(frozen=True)
-class Routing:
+class LiveRouting:
     """What one change of eta did.
 
     Attributes:
@@ -91,7 +91,7 @@ class LiveRouter:
         return self.network.num_exits
 
     @torch.inference_mode()
-    def route(self, eta: float) -> Routing:
+    def route(self, eta: float) -> LiveRouting:
         """Decides again and brings ``sr`` up to date; threads take turns.
 
         Raises:
@@ -112,7 +112,7 @@ class LiveRouter:
                 run, running = run + patches, running + seconds
             blending = time.perf_counter() - decided - running
         counts = chosen.bincount(minlength=self.num_exits)
-        return Routing(
+        return LiveRouting(
             exit_index=chosen.view(self.grid.rows, self.grid.cols),
             counts=counts,
             cost=self._costs.spent(chosen.view(1, self.grid.rows, self.grid.cols), [], self.grid),

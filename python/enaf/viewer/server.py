@@ -18,7 +18,7 @@ from torch import Tensor
 
 from enaf.exit_map import exit_colours, exit_names
 from enaf.viewer.page import build_page, opacity_slider, to_webp
-from enaf.viewer.routing import LiveRouter, Routing
+from enaf.viewer.routing import LiveRouter, LiveRouting
 
 TILE = 512
 """Pixels a side of a tile. Level L shows the image reduced by 2**L."""
@@ -134,7 +134,7 @@ def _page(name: str, server: ViewServer, eta: float) -> str:
     return build_page(name, panel, [], config, ["page.js", "live.js"], live=True)
 
 
-def _json(routing: Routing) -> bytes:
+def _json(routing: LiveRouting) -> bytes:
     return json.dumps(
         {
             "exits": base64.b64encode(routing.exit_index.to(torch.uint8).numpy().tobytes()).decode(),
