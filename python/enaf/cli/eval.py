@@ -104,6 +104,7 @@ def run(arguments: argparse.Namespace) -> int:
     from enaf.evaluate.policies import create_policy
     from enaf.evaluate.protocol import PROTOCOLS
     from enaf.evaluate.sets import find_sets, measure_set, weights_sha256
+    from enaf.evaluate.study import Candidate
     from enaf.evaluate.summary import summarise, write_csv, write_json
     from enaf.evaluate.timing import time_exits
 
@@ -117,26 +118,14 @@ def run(arguments: argparse.Namespace) -> int:
         fit = None if arguments.policies is None else Fit.load(arguments.policies, weights)
         policy = create_policy(arguments.policy, model.network.num_exits, arguments.gamma, fit)
         costs = Costs.of(model, time_exits(model, protocol))
+        candidate = Candidate(arguments.model, model, weights, costs, fit, arguments.gamma)
         for images in find_sets(arguments.data):
             measured = measure_set(model, images, protocol, crop, progress=bar)
             if not measured.records:
                 reasons = "; ".join(f"{name}: {reason}" for name, reason in measured.failures)
                 raise UsageError(f"data: no usable image in {images.name} ({reasons})")
             points = _settings(arguments, policy, measured.records, costs)
-            summary = summarise(
-                model,
-                arguments.model,
-                weights,
-                measured,
-                protocol,
-                policy,
-                points,
-                costs,
-                arguments.gamma,
-                crop,
-                None,
-                bar,
-            )
+            summary = summarise(candidate, measured, protocol, policy, points, crop, progress=bar)
             print(summary.text(), end="\n\n")
             summaries.append(summary)
     except (ValueError, FileNotFoundError) as error:

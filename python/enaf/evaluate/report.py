@@ -172,20 +172,7 @@ def _as_users_get_it(
         if measured.records:
             points = curve(policy, measured.records, candidate.costs, [DEFAULT_ETA])
             result.append(
-                summarise(
-                    candidate.network,
-                    candidate.name,
-                    candidate.sha256,
-                    measured,
-                    protocol,
-                    policy,
-                    points,
-                    candidate.costs,
-                    candidate.gamma,
-                    request.crop,
-                    request.out / "cache",
-                    progress,
-                )
+                summarise(candidate, measured, protocol, policy, points, request.crop, request.out / "cache", progress)
             )
     return result
 

@@ -23,7 +23,7 @@ ARM reached, so that they differ from set to set)."""
 
 @dataclass(frozen=True)
 class Candidate:
-    """A model of the report.
+    """A model, and what its measurement needs to know.
 
     Attributes:
         name: how it is called.

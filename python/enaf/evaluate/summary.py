@@ -15,13 +15,15 @@ from torch import Tensor
 
 from enaf.adaptive import AdaptiveNetwork
 from enaf.metrics import SSIM_SETTINGS
+from enaf.whole_file import write_whole
 
-from .points import Costs, Point, evaluate
+from .points import Point, evaluate
 from .policies import Policy, Uniform
 from .protocol import Protocol
 from .quality import Quality, quality, render
 from .record import ImageRecord
 from .sets import Crop, MeasuredSet, Progress, read_original, silent
+from .study import Candidate
 
 
 @dataclass(frozen=True)
@@ -116,15 +118,11 @@ def _line(row: Row) -> str:
 
 
 def summarise(
-    model: AdaptiveNetwork,
-    name: str,
-    weights: str,
+    candidate: Candidate,
     measured: MeasuredSet,
     protocol: Protocol,
     policy: Policy,
     points: Sequence[Point],
-    costs: Costs,
-    gamma: float,
     crop: Crop | None = None,
     cache: Path | None = None,
     progress: Progress = silent,
@@ -132,11 +130,11 @@ def summarise(
     """Render every image at every setting and measure it.
 
     Args:
-        model, name, weights: the model, what to call it, and its hash.
         measured: the set; at least one image.
         points: settings of ``policy``.
         cache, progress: as for ``measure_set``.
     """
+    model, costs = candidate.network, candidate.costs
     exits = [Uniform(depth) for depth in range(model.network.num_exits)]
     settings: list[tuple[Policy, Point]] = [
         (uniform, evaluate(uniform, 0.0, measured.records, costs, f"uniform-{depth}"))
@@ -171,15 +169,15 @@ def summarise(
         data_sha256=measured.sha256,
         images=[path.name for path in measured.paths],
         failures=measured.failures,
-        model=name,
-        weights_sha256=weights,
+        model=candidate.name,
+        weights_sha256=candidate.sha256,
         protocol=protocol.name,
         protocol_text=protocol.describe(),
         crop=crop,
         device=costs.timing.device if costs.timing else "not timed",
         torch=torch.__version__,
         ssim=SSIM_SETTINGS,
-        gamma=gamma,
+        gamma=candidate.gamma,
         estimator_error_db=errors.mean(dim=0).tolist(),
         exits=rows[: len(exits)],
         rows=rows[len(exits) :],
@@ -208,9 +206,7 @@ def _qualities(
             _, hr = protocol.pair(read_original(path, crop), model.network.scale)
         result.append(quality(render(model, record, exits, protocol), hr, protocol, model.network.scale))
         if kept is not None:
-            temporary = kept.with_suffix(".part")
-            temporary.write_text(json.dumps(asdict(result[-1])))
-            temporary.replace(kept)
+            write_whole(kept, json.dumps(asdict(result[-1])).encode())
     return result
 
 
