@@ -8,30 +8,30 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from upscale import BICUBIC, COMPILED, LOOP, LOOP_ETA, TARGETS, TILED, WINDOW
+from upscale import BICUBIC, COMPILED, LOOP, LOOP_ETA, TARGETS, TILED, WINDOW, fastest_static
 
 from enaf.evaluate.speed import PLAIN, STATIC, Contender, fastest_equal
 
 NAMES = {"fsrcnn": "FSRCNN", "light": "`light`", "carn": "CARN", "srresnet": "SRResNet"}
-ROWS = {
-    "the full network, whole image, as fast as we can make it": STATIC,
-    "the same in float32": f"{STATIC}, float32",
-    "the full network, whole image, as it is published": PLAIN,
-    "the same under `torch.compile`, channels_last": COMPILED,
-    "the full network on overlapping patches": TILED,
-    "**ENAF, eta 0.1**": "eta 0.1",
-    "**ENAF, eta 0.3**": "eta 0.3",
-    "**ENAF, eta 1 (default)**": "eta 1",
-    "the same in float32 ": "eta 1, float32",
-    "**ENAF, eta 2**": "eta 2",
-    f"one patch at a time, eta {LOOP_ETA:g}, float32": LOOP,
-    "MONAI's sliding window, float32": WINDOW,
-    "bicubic on every patch": BICUBIC,
-}
+ROWS = [
+    ("the full network, whole image, as fast as we can make it", STATIC),
+    ("the same in float32", f"{STATIC}, float32"),
+    ("the full network, whole image, as it is published", PLAIN),
+    ("the same under `torch.compile`, channels_last", COMPILED),
+    ("the full network on overlapping patches", TILED),
+    ("**ENAF, eta 0.1**", "eta 0.1"),
+    ("**ENAF, eta 0.3**", "eta 0.3"),
+    ("**ENAF, eta 1 (default)**", "eta 1"),
+    ("the same in float32", "eta 1, float32"),
+    ("**ENAF, eta 2**", "eta 2"),
+    (f"one patch at a time, eta {LOOP_ETA:g}, float32", LOOP),
+    ("MONAI's sliding window, float32", WINDOW),
+    ("bicubic on every patch", BICUBIC),
+]
 Case = dict[str, Any]
 
 
@@ -57,6 +57,10 @@ def _table(title: str, rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
+
+
 def _ways(cases: dict[str, Case]) -> list[list[str]]:
     """Every way to upscale: time, quality, work."""
 
@@ -68,31 +72,33 @@ def _ways(cases: dict[str, Case]) -> list[list[str]]:
         if way != PLAIN:
             parts.append(f"{round(entry.psnr_db - published.psnr_db, 2) + 0.0:+.2f} dB")
         if entry.macs is not None and way not in (TILED, BICUBIC):
-            parts.append(f"{entry.macs:.0%}".replace("%", " %"))
+            parts.append(_percent(entry.macs))
         return ", ".join(parts)
 
-    return [[label.rstrip(), *(cell(case, way) for case in cases.values())] for label, way in ROWS.items()]
+    return [[label, *(cell(case, way) for case in cases.values())] for label, way in ROWS]
 
 
 def _verdicts(cases: dict[str, Case]) -> list[list[str]]:
     """ENAF's time at equal quality as a share of the static networks', beside what is aimed at."""
     equal = {name: fastest_equal(list(case["contenders"].values())) for name, case in cases.items()}
 
-    def share(name: str, of: Callable[[dict[str, Contender]], float], aim: int) -> str:
+    def share(name: str, of: float, aim: int) -> str:
         entry = equal[name]
-        aimed = f" (aim {TARGETS[name][aim]:.0%})" if name in TARGETS else ""
-        return ("none" if entry is None else f"{entry.milliseconds / of(cases[name]['contenders']):.0%}") + aimed
+        aimed = f" (aim {_percent(TARGETS[name][aim])})" if name in TARGETS else ""
+        return ("none" if entry is None else _percent(entry.milliseconds / of)) + aimed
 
-    rows: dict[str, tuple[Callable[[dict[str, Contender]], float], int]] = {
-        "share of the fast static network's time": (
-            lambda ways: min(ways[STATIC].milliseconds, ways[TILED].milliseconds),
-            1,
-        ),
-        "share of the published network's time": (lambda ways: ways[PLAIN].milliseconds, 0),
-    }
-    found = ["at", *(entry.name if entry else "no eta" for entry in equal.values())]
-    shares = [[label, *(share(name, *how) for name in cases)] for label, how in rows.items()]
-    return [[cell.replace("%", " %") for cell in row] for row in [found, *shares]]
+    ways = {name: case["contenders"] for name, case in cases.items()}
+    return [
+        ["at", *(entry.name if entry else "no eta" for entry in equal.values())],
+        [
+            "share of the fast static network's time",
+            *(share(name, fastest_static(each.values()), 1) for name, each in ways.items()),
+        ],
+        [
+            "share of the published network's time",
+            *(share(name, each[PLAIN].milliseconds, 0) for name, each in ways.items()),
+        ],
+    ]
 
 
 def _losses(cases: dict[str, Case]) -> list[list[str]]:
@@ -103,7 +109,7 @@ def _losses(cases: dict[str, Case]) -> list[list[str]]:
 
     def beyond(case: Case) -> str:
         ways = case["contenders"]
-        fast = min(ways[STATIC].milliseconds, ways[TILED].milliseconds)
+        fast = fastest_static(ways.values())
         routed = [way for way in ways.values() if way.name.startswith("eta") and way.paper is not None]
         return f"{100 * max(way.milliseconds / fast - way.paper for way in routed):+.0f} points"
 

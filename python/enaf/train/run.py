@@ -59,8 +59,8 @@ def start_run(
 
     Raises:
         FileExistsError: ``run`` already holds a run.
-        ValueError: no usable image, too few to hold some out, or ``init`` is no model of this backbone and scale; nothing is
-            written.
+        ValueError: no usable image, too few to hold some out, or ``init`` is no model of this backbone and scale, or
+            ``config.teacher`` none of this scale; nothing is written.
     """
     if parallel.rank() == 0 and (run / "config.json").exists():
         raise FileExistsError(f"out: {run} already holds a run; go on with it by --resume {run}")
