@@ -364,7 +364,7 @@ def test_targets_of_a_teacher() -> None:
     with torch.no_grad():
         views = [upright(network(mirrored(lr, symmetry))[-1], symmetry) for symmetry in range(SYMMETRIES)]
     assert (views[1] - views[0]).abs().max() > 1e-3
-    teacher = Teacher(network, 0.75, bfloat16=False)
+    teacher = Teacher(network, 0.75, torch.float32, torch.device("cpu"))
     steps = range(SYMMETRIES // VIEWS)
     targets = torch.stack([teacher(lr, hr, step) for step in steps])
     torch.testing.assert_close(targets.mean(dim=0), 0.25 * hr + 0.75 * torch.stack(views).mean(dim=0))

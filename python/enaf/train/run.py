@@ -179,8 +179,8 @@ def _train(
     if {"backbone", "exits"} & set(waiting):
         patches, teacher = sampler("", config.seed), None
         if config.teacher:
-            network = channels_last(load_model(run / "teacher.safetensors", scale)).to(device).network
-            teacher = Teacher(network, config.teacher_weight, config.precision == "bfloat16")
+            network, dtype = load_model(run / "teacher.safetensors", scale).network, getattr(torch, config.precision)
+            teacher = Teacher(network, config.teacher_weight, dtype, torch.device(device))
         for name, phase in (("backbone", backbone_phase), ("exits", exits_phase)):
             if name in waiting:
                 trainer.run_phase(phase(config, model, patches, validation, teacher))

@@ -6,6 +6,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from enaf.inference import prepare
 from enaf.models import MultiExitNetwork
 
 from .symmetry import SYMMETRIES, mirrored, upright
@@ -24,12 +25,12 @@ class Teacher:
     Args:
         network: of the scale of the student.
         weight: of its output in the target, the photograph has the rest.
-        bfloat16: whether it runs under autocast.
+        dtype: of its arithmetic.
+        device: where it runs.
     """
 
-    def __init__(self, network: MultiExitNetwork, weight: float, bfloat16: bool) -> None:
-        self.network, self.weight, self.bfloat16 = network.eval(), weight, bfloat16
-        self.device = next(network.parameters()).device.type
+    def __init__(self, network: MultiExitNetwork, weight: float, dtype: torch.dtype, device: torch.device) -> None:
+        self.network, self.weight = prepare(network, device, dtype), weight
 
     @torch.no_grad()
     def __call__(self, lr: Tensor, hr: Tensor, step: int) -> Tensor:
@@ -37,7 +38,7 @@ class Teacher:
         target = hr * (1 - self.weight)
         for view in range(VIEWS):
             symmetry = (step + view * SYMMETRIES // VIEWS) % SYMMETRIES
-            with torch.autocast(self.device, torch.bfloat16, enabled=self.bfloat16):
-                sr = self.network(mirrored(lr, symmetry).contiguous(memory_format=torch.channels_last))[-1]
-            target += upright(sr.float(), symmetry) * (self.weight / VIEWS)
+            turned = mirrored(lr, symmetry).contiguous(memory_format=torch.channels_last)
+            sr = self.network.exit(self.network.num_exits - 1, turned)
+            target += upright(sr, symmetry) * (self.weight / VIEWS)
         return target
