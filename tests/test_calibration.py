@@ -34,16 +34,17 @@ def picture() -> torch.Tensor:
 
 
 def test_is_kept_for_one_setting(cache: Path) -> None:
-    one = Setting("model", "cpu", "float32", 2, 32, 4)
+    one = Setting("1.0", "model", "cpu", "float32", 2, 32, 4)
     calibration.keep(one, MEASURED)
     assert calibration.load(one) == MEASURED
     assert one.path.is_relative_to(cache)
     for other in (
-        Setting("other", "cpu", "float32", 2, 32, 4),
-        Setting("model", "gpu", "float32", 2, 32, 4),
-        Setting("model", "cpu", "bfloat16", 2, 32, 4),
-        Setting("model", "cpu", "float32", 1, 32, 4),
-        Setting("model", "cpu", "float32", 2, 48, 4),
+        Setting("1.1", "model", "cpu", "float32", 2, 32, 4),
+        Setting("1.0", "other", "cpu", "float32", 2, 32, 4),
+        Setting("1.0", "model", "gpu", "float32", 2, 32, 4),
+        Setting("1.0", "model", "cpu", "bfloat16", 2, 32, 4),
+        Setting("1.0", "model", "cpu", "float32", 1, 32, 4),
+        Setting("1.0", "model", "cpu", "float32", 2, 48, 4),
     ):
         assert calibration.load(other) is None
 
@@ -64,7 +65,7 @@ def test_a_cache_that_cannot_be_written_is_none(tmp_path: Path, monkeypatch: pyt
     blocked = tmp_path / "file"
     blocked.write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(blocked))
-    setting = Setting("model", "cpu", "float32", 2, 32, 4)
+    setting = Setting("1.0", "model", "cpu", "float32", 2, 32, 4)
     calibration.keep(setting, MEASURED)
     assert calibration.load(setting) is None
 

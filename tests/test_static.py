@@ -20,6 +20,7 @@ from enaf.inference import batch_size, image_dtype, prepare, prepare_estimator
 from enaf.metrics import psnr
 from enaf.models import backbone_names, create_backbone
 from enaf.pixels import pixel_shuffle
+from enaf.static import LEAST_SIDE, Cut, Rectangle
 from enaf_ext.grid import PatchGrid
 
 CPU = torch.device("cpu")
@@ -33,14 +34,47 @@ def test_equals_the_network_on_the_whole_image(name: str, strips: int, monkeypat
     for parameter in network.parameters():  # untrained tails are too quiet to show a seam
         parameter.data.add_(0.02 * torch.randn_like(parameter))
     upscaler = enaf_ext.Upscaler(AdaptiveNetwork(network, create_estimator("gain")))
-    monkeypatch.setattr(enaf.static, "FEATURE_BYTES", strips)
-    monkeypatch.setitem(enaf.static.TAIL_BYTES, "cpu", strips)
+    monkeypatch.setitem(enaf.static.FEATURE_BYTES, "cpu", strips)
     lr = torch.rand(1, 3, 150, 40)
     with torch.inference_mode():
         expected = network.exit(network.num_exits - 1, lr)
     assert expected.std() > 0.01
     sr = upscaler.static(lr, dtype=torch.float32)
     torch.testing.assert_close(sr, expected.clamp(0, 1), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("most", [1, 1 << 12, 1 << 16, 1 << 18])
+@pytest.mark.parametrize("reach", [2, 33])
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (270, 480), (1000, 37), (50, 1920)])
+def test_rectangles_cover_an_image_once(height: int, width: int, reach: int, most: int) -> None:
+    cut = Cut.of(height, width, reach, most)
+    seen = torch.zeros(height, width)
+    areas = []
+    for rectangle in cut.rectangles(Rectangle(0, height, 0, width)):
+        seen[rectangle.slices] += 1
+        top, bottom, left, right = rectangle.grown(reach, height, width)
+        areas.append((bottom - top) * (right - left))
+    assert (seen == 1).all()
+    assert cut.overlap == pytest.approx(sum(areas) / (height * width))
+    assert max(areas) <= max(most, (LEAST_SIDE + 2 * reach) ** 2 * 2)
+    assert cut.images * height * width <= most or cut.images == 1
+    assert cut.rows * cut.columns == 1 or height * width > most
+    assert Cut.of(height, width, reach, most, least_rows=3).rows >= 3
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16, torch.float32])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("name", ["light", "srresnet"])
+def test_images_of_a_batch_are_as_alone_whatever_is_cut(
+    name: str, channels: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upscaler = enaf_ext.Upscaler(name)
+    images = (torch.rand(3, channels, 45, 70) * (1 if dtype.is_floating_point else 255)).to(dtype)
+    whole = upscaler.static(images)
+    for most in (300 << 10, 2 << 20):
+        monkeypatch.setitem(enaf.static.FEATURE_BYTES, "cpu", most)
+        assert torch.equal(upscaler.static(images.contiguous(memory_format=torch.channels_last)), whole)
+        assert torch.equal(torch.stack([upscaler.static(image) for image in images]), whole)
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])

@@ -16,6 +16,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from .version import version
+
 REPEATS = 5
 
 
@@ -25,7 +27,7 @@ class Calibration:
 
     Attributes:
         patch_ms: E milliseconds: what a patch takes that leaves at each exit, its share of scores and blend included.
-        static_ms: milliseconds that the full network without routing takes for one LR pixel.
+        static_ms: milliseconds that the full network without routing takes for one LR pixel, and for one that it computes twice.
     """
 
     patch_ms: tuple[float, ...]
@@ -51,6 +53,7 @@ class Setting:
     """What a calibration holds for.
 
     Attributes:
+        version: of this package.
         model: ``fingerprint`` of the model.
         device: its name.
         dtype: of the network's arithmetic.
@@ -58,6 +61,7 @@ class Setting:
         patch_size, overlap: of the grid.
     """
 
+    version: str
     model: str
     device: str
     dtype: str
@@ -69,7 +73,9 @@ class Setting:
     def of(cls, model: str, device: torch.device, dtype: torch.dtype, patch_size: int, overlap: int) -> Setting:
         """The setting of this machine."""
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name()
-        return cls(model, name, str(dtype).removeprefix("torch."), torch.get_num_threads(), patch_size, overlap)
+        return cls(
+            version(), model, name, str(dtype).removeprefix("torch."), torch.get_num_threads(), patch_size, overlap
+        )
 
     @property
     def path(self) -> Path:
@@ -94,13 +100,20 @@ def measure(
     mixed: tuple[Callable[[], object], Sequence[int]],
     static: Callable[[], object],
     patches: int,
-    pixels: int,
+    pixels: float,
 ) -> Calibration:
-    """Times one image of ``patches`` patches and ``pixels`` pixels through every exit, through a mixture, and as a whole.
+    """Times one image through every exit, through a mixture, and as a whole.
 
-    Patches of one exit alone fill their batches; a real image's do not. The mixture, in which exit j is taken so often as
-    ``mixed`` says, tells by how much dearer all exits but bicubic are then. The runs take turns, so that a change of the
-    machine's speed meets all of them, and the fastest of each counts.
+    Args:
+        exits: runs it through every exit.
+        mixed: runs it through a mixture, in which exit j is taken so often as it says.
+        static: runs it through the full network as a whole.
+        patches: of the image.
+        pixels: of the image, those included that ``static`` computes twice.
+
+    Patches of one exit alone fill their batches; a real image's do not. The mixture tells by how much dearer all
+    exits but bicubic are then. The runs take turns, so that a change of the machine's speed meets all of them, and the fastest
+    of each counts.
     """
     runs = [*exits, mixed[0], static]
     times: list[list[float]] = [[] for _ in runs]

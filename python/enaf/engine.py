@@ -58,6 +58,11 @@ class Engine:
         """The same in float32."""
         return StaticNetwork(self.exact)
 
+    def overlap(self, height: int, width: int) -> float:
+        """What ``run_static`` multiplies for an image over what the network would if no part of it were computed twice."""
+        in_parts = self.fused is None or self.fused.image is None
+        return self.whole.overlap(height, width) if in_parts else 1.0
+
     def batch(self, patch_size: int) -> int:
         """Patches that a convolution sees at once."""
         if patch_size not in self.batches:

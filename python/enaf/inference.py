@@ -36,15 +36,15 @@ def prepare(module: Module, device: torch.device, dtype: torch.dtype) -> Module:
     Returns:
         The copy, in evaluation mode, without gradients and transposed convolutions. On a CPU, colours are made before a pixel
         shuffle, not behind it. In float32 or bfloat16 every convolution is one call of oneDNN together with the activation and
-        the sum behind it, and in float32 nothing is concatenated. That spares passes over memory and changes no more than the
-        order of sums. Layers that the module calls ``exact`` have the ``image_dtype``.
+        the sum behind it, and nothing is concatenated. That spares passes over memory and changes no more than the order of
+        sums. Layers that the module calls ``exact`` have the ``image_dtype``.
     """
     module = copy.deepcopy(module).eval().requires_grad_(False)
     _convert_transposed(module)
     if device.type == "cpu":
         _shuffle_last(module)
     if device.type == "cpu" and dtype != torch.float16 and torch.backends.mkldnn.is_available():
-        _fuse(module, split=dtype == torch.float32)
+        _fuse(module)
     module = channels_last(module.to(device, dtype))
     for name in getattr(module, "exact", ()):
         getattr(module, name).to(image_dtype(dtype))
@@ -195,12 +195,12 @@ class _FusedConvolution(nn.Conv2d):
 class _FusedResidual(nn.Module):
     """``Residual``, whose last convolution adds the input."""
 
-    def __init__(self, residual: Residual, split: bool) -> None:
+    def __init__(self, residual: Residual) -> None:
         super().__init__()
         *body, last = residual.body
         assert _is_plain_convolution(last)
         self.body = nn.Sequential(*body)
-        _fuse(self.body, split)
+        _fuse(self.body)
         self.last = _FusedConvolution.of(last, residual.activation)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -208,44 +208,41 @@ class _FusedResidual(nn.Module):
 
 
 class _SplitConcatenation(nn.Module):
-    """``Concatenation`` as the sum of a convolution of each tensor."""
+    """``Concatenation`` as the sum of a convolution of each tensor. The last tensor comes first: so CARN in bfloat16 is as near
+    to float32 as with the concatenation, and in the other order 0.01 dB worse."""
 
     def __init__(self, concatenation: Concatenation) -> None:
         super().__init__()
         whole, activation = concatenation
         assert isinstance(whole, nn.Conv2d)
+        weights = whole.weight.split(concatenation.widths, dim=1)[::-1]
         self.layers = nn.ModuleList()
-        first = 0
-        for width in concatenation.widths:
-            layer = nn.Conv2d(width, whole.out_channels, 1, bias=first == 0).requires_grad_(False)
-            layer.weight.copy_(whole.weight[:, first : first + width])
-            if layer.bias is not None and whole.bias is not None:
-                layer.bias.copy_(whole.bias)
-            first += width
-            self.layers.append(_FusedConvolution.of(layer, activation if first == whole.in_channels else None))
+        for index, weight in enumerate(weights):
+            layer = nn.Conv2d(weight.shape[1], whole.out_channels, 1, bias=False).requires_grad_(False)
+            layer.weight.copy_(weight)
+            if index == 0:
+                layer.bias = whole.bias
+            self.layers.append(_FusedConvolution.of(layer, activation if index == len(weights) - 1 else None))
 
-    def forward(self, first: Tensor, *parts: Tensor) -> Tensor:
-        result = self.layers[0](first)
-        for layer, part in zip(self.layers[1:], parts, strict=True):
+    def forward(self, *parts: Tensor) -> Tensor:
+        *others, last = parts
+        result = self.layers[0](last)
+        for layer, part in zip(self.layers[1:], reversed(others), strict=True):
             result = layer(part, result, in_place=True)
         return result
 
 
-def _fuse(module: nn.Module, split: bool) -> None:
+def _fuse(module: nn.Module) -> None:
     """Replaces every convolution in place, together with the activation behind it in a ``Sequential`` and with the sums that
-    the modules of ``models.layers`` tell of.
-
-    Args:
-        split: whether to make sums of concatenations: in half precision they would be rounded at every step.
-    """
+    the modules of ``models.layers`` tell of."""
     children = list(module.named_children())
     for index, (name, layer) in enumerate(children):
         if isinstance(layer, Residual) and _is_plain_convolution(layer.body[-1]) and _is_known(layer.activation):
-            setattr(module, name, _FusedResidual(layer, split))
-        elif isinstance(layer, Concatenation) and split:
+            setattr(module, name, _FusedResidual(layer))
+        elif isinstance(layer, Concatenation):
             setattr(module, name, _SplitConcatenation(layer))
         elif not _is_plain_convolution(layer):
-            _fuse(layer, split)
+            _fuse(layer)
         else:
             behind = children[index + 1 :] if isinstance(module, nn.Sequential) else []
             if behind and isinstance(behind[0][1], nn.PixelShuffle):

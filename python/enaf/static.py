@@ -5,31 +5,121 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from functools import lru_cache
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from .inference import image_dtype
+from .inference import WORKING_SET, image_dtype
 from .models import MultiExitNetwork
 from .pixels import as_rgb, blended_dtype, finish, pixel_shuffle, unit_range
 
 if TYPE_CHECKING:
     from .engine import Engine, Read, Write
 
-FEATURE_BYTES = 512 << 20
-"""The largest feature map in memory: whole images up to 1920x1080 for networks with 64 channels."""
-TAIL_BYTES = {"cpu": 24 << 20, "cuda": FEATURE_BYTES}
-"""The same of a tail, whose features may have the size of the result: on a CPU as ``WORKING_SET``."""
-RESULT_BYTES = 64 << 20
+FEATURE_BYTES = {"cpu": WORKING_SET["cpu"], "cuda": 512 << 20}
+"""The largest feature map in memory: on a CPU as of a batch of patches, since fresh memory costs more than what is computed
+twice; on a GPU whole images up to 1920x1080 for networks with 64 channels."""
+STRIP_BYTES = 256 << 20
+"""The largest strip of the result in memory, of whose rows the rectangles are."""
+FUSED_BYTES = 64 << 20
 """The largest float32 result in memory of a network that keeps its features to itself."""
-LEAST_ROWS = 16
+LEAST_SIDE = 16
 RESAMPLING = 2
 """LR pixels to each side that the interpolated input reaches, which some tails add."""
 
 
+class Rectangle(NamedTuple):
+    """Some rows and columns of LR pixels."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+    def grown(self, reach: int, height: int, width: int) -> Rectangle:
+        """With ``reach`` more pixels to each side, as far as an image of this size has them."""
+        top, left = max(0, self.top - reach), max(0, self.left - reach)
+        return Rectangle(top, min(height, self.bottom + reach), left, min(width, self.right + reach))
+
+    def within(self, other: Rectangle) -> Rectangle:
+        """The same in a tensor of the pixels of ``other``."""
+        top, left = other.top, other.left
+        return Rectangle(self.top - top, self.bottom - top, self.left - left, self.right - left)
+
+    def enlarged(self, scale: int) -> Rectangle:
+        """The same in an image ``scale`` times as large."""
+        return Rectangle(*(scale * side for side in self))
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """Its rows and columns, to index a tensor with."""
+        return slice(self.top, self.bottom), slice(self.left, self.right)
+
+
+class Cut(NamedTuple):
+    """Into how many equal rows and columns of rectangles an image is cut, which overlap by what a network sees.
+
+    Attributes:
+        rows, columns: how many.
+        images: how many images at once, where they are not cut.
+        overlap: pixels of all rectangles over those of the image.
+    """
+
+    rows: int
+    columns: int
+    images: int
+    overlap: float
+
+    @classmethod
+    @lru_cache(maxsize=64)
+    def of(cls, height: int, width: int, reach: int, most: int, least_rows: int = 1) -> Cut:
+        """The one of least overlap.
+
+        Args:
+            height, width: of the image.
+            reach: pixels that the network sees to each side.
+            most: pixels of a rectangle with what it overlaps, unless its sides would be shorter than ``LEAST_SIDE``.
+            least_rows: how many rows there are at least.
+        """
+        cuts = []
+        for columns in range(1, 1 + max(1, width // LEAST_SIDE)):
+            # what is left for the height beside a rectangle's width, and beside what it overlaps
+            tallest = most // _side(width, columns, reach)
+            rows = max(least_rows, 1 if tallest >= height else -(-height // max(LEAST_SIDE, tallest - 2 * reach)))
+            area = _side(height, rows, reach) * _side(width, columns, reach)
+            spanned = (height + 2 * reach * (rows - 1)) * (width + 2 * reach * (columns - 1))
+            cuts.append((max(area, most), spanned, columns, rows))
+        *_, columns, rows = min(cuts)
+        overlap = _spanned(height, rows, reach) * _spanned(width, columns, reach) / (height * width)
+        return cls(rows, columns, max(1, most // (height * width)), overlap)
+
+    def rectangles(self, whole: Rectangle) -> Iterator[Rectangle]:
+        """Those of ``whole``, without what they overlap."""
+        for top, bottom in parts(whole.top, whole.bottom, self.rows):
+            for left, right in parts(whole.left, whole.right, self.columns):
+                yield Rectangle(top, bottom, left, right)
+
+
+def parts(first: int, last: int, count: int) -> Iterator[tuple[int, int]]:
+    """[first, last) in ``count`` equal parts."""
+    for index in range(count):
+        yield first + (last - first) * index // count, first + (last - first) * (index + 1) // count
+
+
+def _side(size: int, count: int, reach: int) -> int:
+    """The longest of ``count`` parts of ``size`` pixels, with what it overlaps."""
+    return -(-size // count) + reach * min(2, count - 1)
+
+
+def _spanned(size: int, count: int, reach: int) -> int:
+    """Pixels of all these parts together."""
+    return sum(min(size, last + reach) - max(0, first - reach) for first, last in parts(0, size, count))
+
+
 class StaticNetwork:
-    """The full exit over strips of rows that overlap by what the network sees, so that no pixel knows of them.
+    """The full exit over rectangles that overlap by what the network sees, so that no pixel knows of them.
 
     Args:
         network: prepared for its device and dtype.
@@ -38,71 +128,74 @@ class StaticNetwork:
     def __init__(self, network: MultiExitNetwork) -> None:
         self.network = network
         self.depth = network.num_exits - 1
-        self.trunk_reach, self.tail_reach, self.trunk_bytes, self.tail_bytes = _look(network)
-        self.most_tail_bytes = TAIL_BYTES[next(network.parameters()).device.type]
+        self.device = next(network.parameters()).device.type
+        self.trunk, self.tail = _look(network)
 
     @property
     def reach(self) -> int:
         """LR pixels that the full exit sees to each side."""
-        return self.trunk_reach + self.tail_reach
+        return self.trunk.reach + self.tail.reach
 
-    def strips_of_result(self, height: int, row_pixels: int) -> Iterator[tuple[int, int]]:
-        """LR rows [first, last) from top to bottom, whose results are all that is in memory."""
-        pixel_bytes = 3 * 4 * self.network.scale**2  # three float32 colours of every SR pixel
-        return _strips(0, height, row_pixels * pixel_bytes, RESULT_BYTES)
+    def cut(self, height: int, width: int, result_bytes: int) -> Cut:
+        """How the trunk goes over images of this size, of which an LR pixel becomes so many bytes of results."""
+        least_rows = min(height, max(1, -(-height * width * result_bytes // STRIP_BYTES)))
+        return Cut.of(height, width, self.reach, FEATURE_BYTES[self.device] // self.trunk.bytes, least_rows)
 
-    def run(
-        self, read: Callable[[int, int], Tensor], height: int, row_pixels: int, start: int = 0
-    ) -> Iterator[tuple[int, Tensor]]:
-        """From top to bottom.
+    def overlap(self, height: int, width: int) -> float:
+        """Multiply-accumulates for an image of this size over those without rectangles."""
+        cut = self.cut(height, width, 0)
+        tail = self._tail_cut(-(-height // cut.rows), -(-width // cut.columns)).overlap
+        return (self.trunk.macs * cut.overlap + self.tail.macs * tail) / (self.trunk.macs + self.tail.macs)
+
+    def _tail_cut(self, height: int, width: int) -> Cut:
+        return Cut.of(height, width, self.tail.reach, FEATURE_BYTES[self.device] // self.tail.bytes)
+
+    def run(self, lr: Tensor, inner: Rectangle) -> Iterator[tuple[int, Rectangle, Tensor]]:
+        """The result of a rectangle of images, in parts.
 
         Args:
-            read: (top, bottom) -> (B, 3, bottom - top, W), in the network's ``image_dtype``, values in [0, 1].
-            height: H of the images.
-            row_pixels: B * W, what one row of all images costs in memory.
-            start: LR row to begin with.
+            lr: (B, 3, H, W), the images' rectangle with what it overlaps, in the network's ``image_dtype``, values in [0, 1].
+            inner: in ``lr``, what of it is wanted.
 
         Yields:
-            First LR row, and its SR rows as the network's tail leaves them, not clamped.
+            First image, rectangle in ``lr``, and the result of some images from that one on there as the network's tail leaves
+            it, not clamped.
         """
-        reach = self.reach
-        for first, last in _strips(start, height, row_pixels * self.trunk_bytes, FEATURE_BYTES):
-            top, bottom = max(0, first - reach), min(height, last + reach)
-            lr = read(top, bottom)
-            features = lr.to(self.network.dtype)
-            for depth in range(1, self.depth + 1):
-                features = self.network.stage(depth, features)
-            for begin, end in _strips(first, last, row_pixels * self.tail_bytes, self.most_tail_bytes):
-                yield begin, self._tail(features, lr, begin - top, end - top)
-
-    def _tail(self, features: Tensor, lr: Tensor, begin: int, end: int) -> Tensor:
-        """Result of LR rows [begin, end) of a strip."""
-        top, bottom = max(0, begin - self.tail_reach), min(lr.shape[2], end + self.tail_reach)
-        output = self.network.tail(self.depth, features[:, :, top:bottom], lr[:, :, top:bottom])
-        scale = output.shape[2] // (bottom - top)
-        return output[:, :, (begin - top) * scale : (end - top) * scale]
+        features = lr.to(self.network.dtype)
+        for depth in range(1, self.depth + 1):
+            features = self.network.stage(depth, features)
+        cut = self._tail_cut(inner.bottom - inner.top, inner.right - inner.left)
+        for first in range(0, len(lr), cut.images):
+            images = slice(first, first + cut.images)
+            for part in cut.rectangles(inner):
+                seen = part.grown(self.tail.reach, *lr.shape[2:])
+                output = self.network.tail(
+                    self.depth, features[(images, ..., *seen.slices)], lr[(images, ..., *seen.slices)]
+                )
+                scale = output.shape[2] // (seen.bottom - seen.top)  # 1 before a pixel shuffle
+                yield first, part, output[(..., *part.within(seen).enlarged(scale).slices)]
 
 
-def _strips(first: int, last: int, row_bytes: int, most_bytes: int) -> Iterator[tuple[int, int]]:
-    """[first, last) in equal strips whose features stay within ``most_bytes``, or have ``LEAST_ROWS``."""
-    height = last - first
-    count = -(-height // max(LEAST_ROWS, most_bytes // row_bytes))
-    for index in range(count):
-        yield first + height * index // count, first + height * (index + 1) // count
+class _Needs(NamedTuple):
+    """LR pixels that layers see to each side, and for an LR pixel, bytes of the largest feature map and multiply-accumulates."""
+
+    reach: int
+    bytes: int
+    macs: float
 
 
 @torch.inference_mode()
-def _look(network: MultiExitNetwork) -> tuple[int, int, int, int]:
-    """What the trunk and the tail of the full exit need: LR pixels that they see to each side, and bytes of the largest
-    feature map for an LR pixel. What is seen is the sum of all convolutions' reaches: right for a chain of them, and an
-    upper bound for branches."""
-    side, reach, largest = 16, 0.0, 1
+def _look(network: MultiExitNetwork) -> tuple[_Needs, _Needs]:
+    """What the trunk and the tail of the full exit need. What is seen is the sum of all convolutions' reaches: right for a chain
+    of them, and an upper bound for branches."""
+    side, reach, largest, macs = 16, 0.0, 1, 0.0
 
     def add(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        nonlocal reach, largest
+        nonlocal reach, largest, macs
         largest = max(largest, output.numel() * output.element_size() // side**2)
         if isinstance(layer, nn.Conv2d):
             reach += layer.dilation[0] * (layer.kernel_size[0] // 2) * side / inputs[0].shape[2]
+            macs += layer.weight[0].numel() * output.numel() / side**2
 
     dtype, device = network.dtype, next(network.parameters()).device
     lr = torch.zeros(1, 3, side, side, dtype=image_dtype(dtype), device=device)
@@ -111,10 +204,10 @@ def _look(network: MultiExitNetwork) -> tuple[int, int, int, int]:
     try:
         for depth in range(1, network.num_exits):
             features = network.stage(depth, features)
-        trunk_reach, trunk_bytes = math.ceil(reach), largest
-        reach, largest = 0.0, 1
+        trunk = _Needs(math.ceil(reach), largest, macs)
+        reach, largest, macs = 0.0, 1, 0.0
         network.tail(network.num_exits - 1, features, lr)
-        return trunk_reach, max(math.ceil(reach), RESAMPLING), trunk_bytes, largest
+        return trunk, _Needs(max(math.ceil(reach), RESAMPLING), largest, macs)
     finally:
         for handle in handles:
             handle.remove()
@@ -122,33 +215,49 @@ def _look(network: MultiExitNetwork) -> tuple[int, int, int, int]:
 
 def run_static(engine: Engine, shape: tuple[int, ...], read: Read, write: Write) -> None:
     """Images (B, C, H, W) from ``read`` to ``write`` through the full network."""
-    if engine.fused is None or engine.fused.image is None:
-        return _run_layers(engine, shape, read, write)
-    whole = engine.whole
-    for first, last in whole.strips_of_result(shape[2], shape[0] * shape[3]):
-        top, bottom = max(0, first - whole.reach), min(shape[2], last + whole.reach)
+    if engine.fused is not None and engine.fused.image is not None:
+        return _run_fused(engine, engine.fused.image, shape, read, write)
+    batch, channels, height, width = shape
+    scale, whole = engine.network.scale, engine.whole
+    cut = whole.cut(height, width, batch * channels * scale**2)
+    for first, last in parts(0, height, cut.rows):
+        top, bottom = max(0, first - whole.reach), min(height, last + whole.reach)
         lr = read(top, bottom)
-        sr = engine.fused.image(as_rgb(lr), rows=(first - top, last - top), dtype=blended_dtype(lr))
-        write(first * engine.network.scale, finish(sr, lr))
+        sr = lr.new_empty(batch, channels, scale * (last - first), scale * width)
+        strip = Rectangle(first - top, last - top, 0, width)
+        for start in range(0, batch, cut.images):
+            for left, right in parts(0, width, cut.columns):
+                inner = strip._replace(left=left, right=right)
+                seen = inner.grown(whole.reach, bottom - top, width)
+                images = slice(start, start + cut.images)
+                image, target = lr[(images, ..., *seen.slices)], sr[images, :, :, scale * left : scale * right]
+                inner = inner.within(seen)
+                if not _fill(whole, image, inner, target):
+                    _fill(engine.whole_exact, image, inner, target)
+        write(scale * first, sr)
 
 
-def _run_layers(engine: Engine, shape: tuple[int, ...], read: Read, write: Write) -> None:
-    """The same layer by layer; from where float16 overflows, in float32."""
-    whole, like, start, scale = engine.whole, None, 0, engine.network.scale
+def _fill(whole: StaticNetwork, image: Tensor, inner: Rectangle, target: Tensor) -> bool:
+    """The result of a rectangle of some images, unless float16 overflows."""
+    network, scale = whole.network, whole.network.scale
+    lr = unit_range(as_rgb(image), image_dtype(network.dtype)).contiguous(memory_format=torch.channels_last)
+    for first, part, output in whole.run(lr, inner):
+        if network.dtype == torch.float16 and not bool(output.isfinite().all()):
+            return False
+        sr = finish(output.float(), image)
+        sr = sr if network.shuffled else pixel_shuffle(sr, scale)
+        target[(slice(first, first + len(sr)), ..., *part.within(inner).enlarged(scale).slices)] = sr
+    return True
 
-    def read_rgb(top: int, bottom: int) -> Tensor:
-        nonlocal like
-        like = read(top, bottom)
-        dtype = image_dtype(whole.network.dtype)
-        return unit_range(as_rgb(like), dtype).contiguous(memory_format=torch.channels_last)
 
-    while start < shape[2]:
-        for first, rows in whole.run(read_rgb, shape[2], shape[0] * shape[3], start):
-            if whole.network.dtype == torch.float16 and not bool(rows.isfinite().all()):
-                whole, start = engine.whole_exact, first
-                break
-            assert like is not None
-            sr = finish(rows.float(), like)
-            sr = sr if engine.network.shuffled else pixel_shuffle(sr, scale)
-            write(first * scale, sr)
-            start = first + sr.shape[2] // scale
+def _run_fused(engine: Engine, run: Callable[..., Tensor], shape: tuple[int, ...], read: Read, write: Write) -> None:
+    """The same by an operator that runs all layers at once, over strips of rows."""
+    whole, scale = engine.whole, engine.network.scale
+    batch, _, height, width = shape
+    pixel_bytes = 3 * 4 * scale**2  # three float32 colours of every SR pixel
+    rows = max(LEAST_SIDE, FUSED_BYTES // (batch * width * pixel_bytes))
+    for first, last in parts(0, height, -(-height // rows)):
+        top, bottom = max(0, first - whole.reach), min(height, last + whole.reach)
+        lr = read(top, bottom)
+        sr = run(as_rgb(lr), rows=(first - top, last - top), dtype=blended_dtype(lr))
+        write(first * scale, finish(sr, lr))

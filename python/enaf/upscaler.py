@@ -237,7 +237,7 @@ class Upscaler:
         if routed:
             with engine.workspace.room() as room:
                 self._run_routed(job.of(routed), eta, prices.cost, room)
-        spent = self._table.spent(record.exit_index, static, grid)
+        spent = self._table.spent(record.exit_index, static, grid, engine.overlap(grid.height, grid.width))
         spent["ms"] = sum(watch.milliseconds.values())
         return UpscaleInfo(
             outside_inference(record.exit_index),
@@ -295,10 +295,11 @@ class Upscaler:
     def _prices(self, job: Job) -> Prices:
         """In multiply-accumulates, or where milliseconds are asked for, in those of the device."""
         engine, grid = job.engine, job.grid
+        overlap = engine.overlap(grid.height, grid.width)
         if self.column != "ms" and job.request.budget_ms is None:
-            return Prices(engine.cost, partial(self._table.routed, grid=grid), LARGEST_SHARE)
+            return Prices(engine.cost, partial(self._table.routed, grid=grid), LARGEST_SHARE * overlap)
         measured = self._measured(job)
-        whole = measured.static_ms * grid.height * grid.width
+        whole = measured.static_ms * grid.height * grid.width * overlap
         return Prices(measured.relative.to(engine.cost), measured.routed, whole)
 
     def _measured(self, job: Job) -> Calibration:
@@ -386,7 +387,8 @@ class Upscaler:
 
         exits = [partial(run, depth) for depth in range(self.num_exits)]
         mixed = partial(run, None), turns.bincount().tolist()
-        return calibration.measure(exits, mixed, static, grid.num_patches, height * width)
+        pixels = height * width * engine.overlap(height, width)
+        return calibration.measure(exits, mixed, static, grid.num_patches, pixels)
 
     def fastest_dtype(self, device: torch.device) -> torch.dtype:
         """What ``dtype`` None stands for on a device."""
