@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
@@ -395,6 +396,18 @@ def test_a_taught_run_is_resumed_with_its_own_teacher(photographs: Path, trained
     with pytest.raises(FileNotFoundError):
         start_run(config, photographs, tmp_path / "nothing")
     assert not (tmp_path / "nothing").exists()
+
+
+def test_a_run_is_trained_by_one_process_at_a_time(photographs: Path, trained: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    with open(run / "config.json", "rb") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        before = {path: path.read_bytes() for path in run.iterdir()}
+        with pytest.raises(ValueError, match="resume: another process is training"):
+            resume_run(run, threads=1, quiet=True)
+        assert {path: path.read_bytes() for path in run.iterdir()} == before
+    resume_run(run, threads=1, quiet=True)
 
 
 def test_equal_layers_are_updated_as_each_alone() -> None:

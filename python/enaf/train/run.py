@@ -4,9 +4,12 @@ checkpoint.pt and best.safetensors, which it keeps on the way; model.safetensors
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import logging
 import platform
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -87,7 +90,8 @@ def start_run(
         }
         write_whole(run / "config.json", (json.dumps(description, indent=2) + "\n").encode())
     parallel.barrier()
-    return _train(config, run, pairs, quiet, device)
+    with _alone(run):
+        return _train(config, run, pairs, quiet, device)
 
 
 def _initial_model(config: TrainConfig, init: str | None) -> AdaptiveNetwork:
@@ -121,7 +125,7 @@ def resume_run(run: Path, threads: int = 0, quiet: bool = False, device: torch.d
 
     Raises:
         FileNotFoundError: no run there.
-        ValueError: the run is not one of this version, or its images are not the ones it began with.
+        ValueError: the run is not one of this version, its images are not the ones it began with, or another process trains it.
     """
     if not (run / "config.json").is_file():
         raise FileNotFoundError(f"resume: {run} holds no run (config.json is missing)")
@@ -139,7 +143,23 @@ def resume_run(run: Path, threads: int = 0, quiet: bool = False, device: torch.d
     if manifest_hash(paths) != description["data_sha256"]:
         raise ValueError(f"data: the images in {description['data']} have changed since the run began")
     validation = None if description["validation"] is None else Path(description["validation"])
-    return _train(config, run, _read_pairs(config, paths, validation, device), quiet, device)
+    with _alone(run):
+        return _train(config, run, _read_pairs(config, paths, validation, device), quiet, device)
+
+
+@contextlib.contextmanager
+def _alone(run: Path) -> Iterator[None]:
+    """While it lasts, no other process on this machine trains this run: they would overwrite each other's checkpoints. The lock
+    dies with the process, however that ends."""
+    with open(run / "config.json", "rb") as file:
+        if parallel.rank() == 0:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ValueError(f"resume: another process is training {run}") from None
+            except OSError:
+                log.warning("%s is on a file system without locks: nothing keeps another process out", run)
+        yield
 
 
 def _read_pairs(
