@@ -35,6 +35,7 @@ def test_equals_the_network_on_the_whole_image(name: str, strips: int, monkeypat
         parameter.data.add_(0.02 * torch.randn_like(parameter))
     upscaler = enaf_ext.Upscaler(AdaptiveNetwork(network, create_estimator("gain")))
     monkeypatch.setitem(enaf.static.FEATURE_BYTES, "cpu", strips)
+    monkeypatch.setitem(enaf.static.TAIL_BYTES, "cpu", strips)
     lr = torch.rand(1, 3, 150, 40)
     with torch.inference_mode():
         expected = network.exit(network.num_exits - 1, lr)
@@ -73,6 +74,7 @@ def test_images_of_a_batch_are_as_alone_whatever_is_cut(
     whole = upscaler.static(images)
     for most in (300 << 10, 2 << 20):
         monkeypatch.setitem(enaf.static.FEATURE_BYTES, "cpu", most)
+        monkeypatch.setitem(enaf.static.TAIL_BYTES, "cpu", most)
         assert torch.equal(upscaler.static(images.contiguous(memory_format=torch.channels_last)), whole)
         assert torch.equal(torch.stack([upscaler.static(image) for image in images]), whole)
 

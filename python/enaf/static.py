@@ -25,6 +25,8 @@ STRIP_BYTES = 256 << 20
 """The largest strip of the result in memory, of whose rows the rectangles are."""
 FUSED_BYTES = 64 << 20
 """The largest float32 result in memory of a network that keeps its features to itself."""
+TAIL_BYTES = {"cpu": 16 << 20, "cuda": FEATURE_BYTES["cuda"]}
+"""The same of a tail, several of whose feature maps are as large."""
 LEAST_SIDE = 16
 RESAMPLING = 2
 """LR pixels to each side that the interpolated input reaches, which some tails add."""
@@ -148,7 +150,7 @@ class StaticNetwork:
         return (self.trunk.macs * cut.overlap + self.tail.macs * tail) / (self.trunk.macs + self.tail.macs)
 
     def _tail_cut(self, height: int, width: int) -> Cut:
-        return Cut.of(height, width, self.tail.reach, FEATURE_BYTES[self.device] // self.tail.bytes)
+        return Cut.of(height, width, self.tail.reach, TAIL_BYTES[self.device] // self.tail.bytes)
 
     def run(self, lr: Tensor, inner: Rectangle) -> Iterator[tuple[int, Rectangle, Tensor]]:
         """The result of a rectangle of images, in parts.
