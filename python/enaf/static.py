@@ -21,13 +21,14 @@ if TYPE_CHECKING:
 FEATURE_BYTES = {"cpu": WORKING_SET["cpu"], "cuda": 512 << 20}
 """The largest feature map in memory: on a CPU as of a batch of patches, since fresh memory costs more than what is computed
 twice; on a GPU whole images up to 1920x1080 for networks with 64 channels."""
-STRIP_BYTES = 256 << 20
-"""The largest strip of the result in memory, of whose rows the rectangles are."""
-FUSED_BYTES = 64 << 20
-"""The largest float32 result in memory of a network that keeps its features to itself."""
 TAIL_BYTES = {"cpu": 16 << 20, "cuda": FEATURE_BYTES["cuda"]}
 """The same of a tail, several of whose feature maps are as large."""
+FUSED_BYTES = 64 << 20
+"""The largest float32 result in memory of a network that keeps its features to itself."""
+STRIP_VALUES = 1 << 28
+"""Values of the largest strip of the result in memory, which rectangles side by side fill."""
 LEAST_SIDE = 16
+"""LR pixels."""
 RESAMPLING = 2
 """LR pixels to each side that the interpolated input reaches, which some tails add."""
 
@@ -138,14 +139,14 @@ class StaticNetwork:
         """LR pixels that the full exit sees to each side."""
         return self.trunk.reach + self.tail.reach
 
-    def cut(self, height: int, width: int, result_bytes: int) -> Cut:
-        """How the trunk goes over images of this size, of which an LR pixel becomes so many bytes of results."""
-        least_rows = min(height, max(1, -(-height * width * result_bytes // STRIP_BYTES)))
+    def cut(self, height: int, width: int, values: int = 0) -> Cut:
+        """How the trunk goes over images of this size, of all of which an LR pixel becomes so many values of the result."""
+        least_rows = min(height, max(1, -(-height * width * values // STRIP_VALUES)))
         return Cut.of(height, width, self.reach, FEATURE_BYTES[self.device] // self.trunk.bytes, least_rows)
 
     def overlap(self, height: int, width: int) -> float:
         """Multiply-accumulates for an image of this size over those without rectangles."""
-        cut = self.cut(height, width, 0)
+        cut = self.cut(height, width)
         tail = self._tail_cut(-(-height // cut.rows), -(-width // cut.columns)).overlap
         return (self.trunk.macs * cut.overlap + self.tail.macs * tail) / (self.trunk.macs + self.tail.macs)
 
