@@ -29,6 +29,7 @@ from .engine import Engine, Job, Read, Write
 from .estimator import CELL
 from .exits import redo_overflows, run_exits
 from .fused import fused
+from .heap import keep_freed_memory
 from .inference import fastest_dtype, prepare, prepare_estimator
 from .pixels import Canvas, as_rgb, blended_dtype, check_image, finish, outside_inference
 from .record import Record, Request, Stopwatch, UpscaleInfo
@@ -409,6 +410,8 @@ class Upscaler:
             raise TypeError(f"dtype: expected float16, bfloat16 or float32, got {dtype}")
         with self._lock:
             if (device, dtype) not in self._engines:
+                if device.type == "cpu":
+                    keep_freed_memory()
                 network = prepare(self.model.network, device, dtype)
                 exact = network if dtype != torch.float16 else prepare(self.model.network, device, torch.float32)
                 estimator = prepare_estimator(self.model.estimator, device)

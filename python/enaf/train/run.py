@@ -20,6 +20,7 @@ import enaf_ext
 from enaf.adaptive import AdaptiveNetwork
 from enaf.checkpoint import load_model, load_parts, save_model
 from enaf.estimator import create_estimator
+from enaf.heap import keep_freed_memory
 from enaf.image_io.folders import list_images, manifest_hash
 from enaf.models import channels_last, create_backbone
 from enaf.version import version
@@ -183,27 +184,31 @@ def _train(
     device: torch.device | str,
 ) -> Path:
     """The phases that are left of a run, on (training, validation) images."""
+    if torch.device(device).type == "cpu":
+        keep_freed_memory()
     size, scale, (pairs, validation) = config.patch_size, config.scale, images
     model = channels_last(load_model(run / "init.safetensors", scale)).to(device).train()
     trainer = Trainer(config, run, model, quiet)
     waiting = [name for name in config.phases.split(",") if name not in trainer.finished]
 
-    def sampler(prefix: str, seed: int, margin: int = 0) -> data.PatchSampler:
+    def sampler(prefix: str, seed: int, margin: int = 0, teacher: Teacher | None = None) -> data.PatchSampler:
         """The images and as many resized ones, with the shares that a phase wants of them."""
         low, high, noise, share = (
             getattr(config, f"{prefix}resample_{name}") for name in ("low", "high", "noise", "share")
         )
         soft = data.Resampled(pairs, scale, size, low, high, noise, seed, device)
-        return data.PatchSampler([pairs, soft], [1 - share, share], size, scale, seed, margin, device)
+        return data.PatchSampler([pairs, soft], [1 - share, share], size, scale, seed, margin, device, teacher)
 
     if {"backbone", "exits"} & set(waiting):
-        patches, teacher = sampler("", config.seed), None
+        teacher = None
         if config.teacher:
-            network, dtype = load_model(run / "teacher.safetensors", scale).network, getattr(torch, config.precision)
-            teacher = Teacher(network, config.teacher_weight, dtype, torch.device(device))
+            taught_by, dtype = load_model(run / "teacher.safetensors", scale), getattr(torch, config.precision)
+            teacher = Teacher(taught_by, config.teacher_weight, dtype)
+            log.info("making the targets of %s", config.teacher)
+        patches = sampler("", config.seed, teacher=teacher)
         for name, phase in (("backbone", backbone_phase), ("exits", exits_phase)):
             if name in waiting:
-                trainer.run_phase(phase(config, model, patches, validation, teacher))
+                trainer.run_phase(phase(config, model, patches, validation))
         del patches  # as large as the next one
     if "estimator" in waiting:
         margin = model.estimator.margin
