@@ -42,7 +42,7 @@ from enaf.train.data import (
 from enaf.train.run import resume_run, start_run
 from enaf.train.soap import SOAP
 from enaf.train.symmetry import SYMMETRIES, mirrored, upright
-from enaf.train.teacher import VIEWS, Teacher
+from enaf.train.teacher import Teacher
 from enaf.train.trainer import Phase, Trainer
 
 TINY = TrainConfig(
@@ -359,16 +359,29 @@ def test_mirrored_patches_reach_what_was_measured() -> None:
 
 
 def test_targets_of_a_teacher() -> None:
-    """Over all steps every view counts alike, and the photograph has the rest of the weight."""
-    network = create_backbone("fsrcnn")
-    lr, hr = torch.rand(2, 3, 8, 8), torch.rand(2, 3, 32, 32)
+    """Every view counts alike, and the photograph has the rest of the weight."""
+    model = AdaptiveNetwork(create_backbone("fsrcnn"), create_estimator("paper"))
+    lr = torch.randint(256, (3, 8, 11), dtype=torch.uint8)
+    hr = torch.randint(256, (3, 32, 44), dtype=torch.uint8)
+    lr_views = [mirrored(lr[None] / 255, symmetry) for symmetry in range(SYMMETRIES)]
     with torch.no_grad():
-        views = [upright(network(mirrored(lr, symmetry))[-1], symmetry) for symmetry in range(SYMMETRIES)]
+        views = [upright(model.network(view)[-1].clamp(0, 1), symmetry)[0] for symmetry, view in enumerate(lr_views)]
     assert (views[1] - views[0]).abs().max() > 1e-3
-    teacher = Teacher(network, 0.75, torch.float32, torch.device("cpu"))
-    steps = range(SYMMETRIES // VIEWS)
-    targets = torch.stack([teacher(lr, hr, step) for step in steps])
-    torch.testing.assert_close(targets.mean(dim=0), 0.25 * hr + 0.75 * torch.stack(views).mean(dim=0))
+    target = Teacher(model, 0.75, torch.float32)(lr, hr)
+    assert target.dtype == torch.uint8
+    torch.testing.assert_close(target.float(), 0.25 * hr + 0.75 * 255 * torch.stack(views).mean(dim=0), atol=0.51, rtol=0)
+
+
+def test_targets_take_the_place_of_photographs_in_batches_only() -> None:
+    """What an error weighs is what the photograph says."""
+    pairs = [make_pair("a", torch.randint(256, (3, 64, 64), dtype=torch.uint8), 4)]
+    plain, taught = (
+        PatchSampler([pairs], [1.0], 8, 4, 0, target=target) for target in (None, lambda lr, hr: 255 - hr)
+    )
+    before, after = plain.batch(0, 4), taught.batch(0, 4)
+    assert torch.equal(before.lr, after.lr)
+    assert torch.equal(before.weight, after.weight)
+    torch.testing.assert_close(after.hr, 1 - before.hr)
 
 
 def test_a_taught_run_is_resumed_with_its_own_teacher(photographs: Path, trained: Path, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ needed: in the memory of the host or of the GPU."""
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -205,6 +205,7 @@ class PatchSampler:
         seed: of the whole sequence.
         margin: LR pixels of surroundings to add on every side (edge pixels repeated outside the image).
         device: where the images are kept and the patches are cut.
+        target: (lr, hr) -> what takes the place of ``hr`` (3, s*H, s*W), uint8, in the batches; None = ``hr`` itself.
     """
 
     def __init__(
@@ -216,16 +217,17 @@ class PatchSampler:
         seed: int,
         margin: int = 0,
         device: torch.device | str = "cpu",
+        target: Callable[[Tensor, Tensor], Tensor] | None = None,
     ) -> None:
         grouped = [g.sizes if isinstance(g, Resampled) else [list(pair.lr.shape[-2:]) for pair in g] for g in groups]
         self.sizes = np.array([size for sizes in grouped for size in sizes])
         self.lr, self.hr = (_Pixels(torch.from_numpy(self.sizes * factor), device) for factor in (1, scale))
         self.weight = torch.empty(len(self.sizes), device=device)
         for index, pair in enumerate(chain.from_iterable(groups)):
-            self.lr.put(index, pair.lr)
-            self.hr.put(index, pair.hr)
-            lr, hr = (image.to(device).float().div_(255) for image in (pair.lr, pair.hr))
-            error = (bicubic(lr[None], scale)[0] - hr).square_().mean()
+            lr, hr = pair.lr.to(device), pair.hr.to(device)
+            self.lr.put(index, lr)
+            self.hr.put(index, hr if target is None else target(lr, hr))
+            error = (bicubic(lr[None].float().div_(255), scale)[0] - hr.float().div_(255)).square_().mean()
             self.weight[index] = UNIT_ERROR / (error + SMALLEST_ERROR)
         weights = [np.prod(sizes, axis=1, dtype=np.float64) for sizes in grouped]
         shared = [share * weight / weight.sum() for weight, share in zip(weights, shares, strict=True)]

@@ -25,7 +25,6 @@ from . import parallel
 from .config import TrainConfig
 from .data import Batch, ImagePair, PatchSampler, upload
 from .symmetry import SYMMETRIES, mirrored
-from .teacher import Teacher
 from .trainer import Phase
 
 
@@ -55,7 +54,6 @@ def _pixel_phase(
     weights: list[float],
     parameter_groups: list[dict[str, Any]],
     first_batch: int,
-    teacher: Teacher | None,
 ) -> Phase:
     """A phase on the pixels of the deepest ``len(weights)`` exits, with these weights of their losses."""
     network = model.network
@@ -72,9 +70,8 @@ def _pixel_phase(
     run = torch.compile(losses) if config.compile else losses
 
     def loss(batch: Batch, step: int) -> Tensor:
-        target = batch.hr if teacher is None else teacher(batch.lr, batch.hr, step)
         # shuffling the target once is cheaper than shuffling every output and its gradient
-        hr = target if network.shuffled else F.pixel_unshuffle(target, network.scale)
+        hr = batch.hr if network.shuffled else F.pixel_unshuffle(batch.hr, network.scale)
         return run(batch.lr, hr, batch.weight if config.loss == "psnr" else None)
 
     return Phase(
@@ -103,23 +100,15 @@ def exit_psnr(network: MultiExitNetwork, pairs: list[ImagePair], shallowest: int
 
 
 def backbone_phase(
-    config: TrainConfig,
-    model: AdaptiveNetwork,
-    sampler: PatchSampler,
-    validation: list[ImagePair],
-    teacher: Teacher | None = None,
+    config: TrainConfig, model: AdaptiveNetwork, sampler: PatchSampler, validation: list[ImagePair]
 ) -> Phase:
     """Phase 1 (equation 5): the published network alone."""
     groups = [{"params": model.network.backbone_parameters(), "lr": config.backbone_learning_rate}]
-    return _pixel_phase(config, model, sampler, validation, "backbone", [1.0], groups, 0, teacher)
+    return _pixel_phase(config, model, sampler, validation, "backbone", [1.0], groups, 0)
 
 
 def exits_phase(
-    config: TrainConfig,
-    model: AdaptiveNetwork,
-    sampler: PatchSampler,
-    validation: list[ImagePair],
-    teacher: Teacher | None = None,
+    config: TrainConfig, model: AdaptiveNetwork, sampler: PatchSampler, validation: list[ImagePair]
 ) -> Phase:
     """Phase 2 (equation 6): all learned exits, the pre-trained parts at their own, smaller rate."""
     pretrained = model.network.backbone_parameters()
@@ -130,7 +119,7 @@ def exits_phase(
     ]
     weights = [1.0] * (model.network.num_exits - 2) + [config.exits_full_weight]
     first = config.backbone_steps
-    return _pixel_phase(config, model, sampler, validation, "exits", weights, groups, first, teacher)
+    return _pixel_phase(config, model, sampler, validation, "exits", weights, groups, first)
 
 
 @torch.no_grad()
