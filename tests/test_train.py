@@ -369,15 +369,15 @@ def test_targets_of_a_teacher() -> None:
     assert (views[1] - views[0]).abs().max() > 1e-3
     target = Teacher(model, 0.75, torch.float32)(lr, hr)
     assert target.dtype == torch.uint8
-    torch.testing.assert_close(target.float(), 0.25 * hr + 0.75 * 255 * torch.stack(views).mean(dim=0), atol=0.51, rtol=0)
+    torch.testing.assert_close(
+        target.float(), 0.25 * hr + 0.75 * 255 * torch.stack(views).mean(dim=0), atol=0.51, rtol=0
+    )
 
 
 def test_targets_take_the_place_of_photographs_in_batches_only() -> None:
     """What an error weighs is what the photograph says."""
     pairs = [make_pair("a", torch.randint(256, (3, 64, 64), dtype=torch.uint8), 4)]
-    plain, taught = (
-        PatchSampler([pairs], [1.0], 8, 4, 0, target=target) for target in (None, lambda lr, hr: 255 - hr)
-    )
+    plain, taught = (PatchSampler([pairs], [1.0], 8, 4, 0, target=target) for target in (None, lambda lr, hr: 255 - hr))
     before, after = plain.batch(0, 4), taught.batch(0, 4)
     assert torch.equal(before.lr, after.lr)
     assert torch.equal(before.weight, after.weight)
