@@ -384,6 +384,45 @@ def test_targets_take_the_place_of_photographs_in_batches_only() -> None:
     torch.testing.assert_close(after.hr, 1 - before.hr)
 
 
+def varied(count: int = 1, **shares: float) -> PatchSampler:
+    hr = torch.randint(256, (count, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    return PatchSampler([[make_pair("a", image, 4) for image in hr]], [1.0], 8, 4, 0, **shares)  # type: ignore[arg-type]
+
+
+def test_channels_change_places_in_lr_and_hr_alike() -> None:
+    plain, shuffled = varied().batch(0, 24), varied(recoloured=1.0).batch(0, 24)
+    seen = set()
+    for number in range(24):
+        places = [
+            next(p for p in range(3) if torch.equal(shuffled.hr[number, c], plain.hr[number, p])) for c in range(3)
+        ]
+        assert torch.equal(shuffled.lr[number], plain.lr[number, places])
+        seen.add(tuple(places))
+    assert len(seen) == 6
+    some = varied(recoloured=0.5).batch(0, 64)
+    same = (some.hr == varied().batch(0, 64).hr).flatten(1).all(dim=1)
+    assert 24 < same.sum() < 56  # half of them, and a sixth of the other half
+
+
+def test_mixed_patches_are_what_the_mixed_images_give() -> None:
+    """Reducing an image is linear, so the LR of a mean is the mean of the LRs up to rounding; some stay as they are."""
+    plain, mixed = varied(2).batch(0, 64), varied(2, mixed=0.5).batch(0, 64)
+    same = (mixed.hr == plain.hr).flatten(1).all(dim=1)
+    assert 16 < same.sum() < 48
+    assert torch.equal(mixed.lr[same], plain.lr[same])
+    for number in (~same).nonzero().flatten().tolist():
+        reduced = make_pair("mean", (mixed.hr[number] * 255).round().to(torch.uint8), 4).lr.float() / 255
+        inner = (..., slice(2, -2), slice(2, -2))  # the surroundings of a patch are part of its image's LR
+        assert (mixed.lr[number][inner] - reduced[inner]).abs().max() < 2.1 / 255
+
+
+def test_parts_of_a_varied_batch_are_parts_of_it() -> None:
+    sampler = varied(2, mixed=0.5, recoloured=0.5)
+    whole, part = sampler.batch(5, 8), sampler.batch(5, 8, slice(2, 4))
+    for name in ("lr", "hr", "image", "weight"):
+        assert torch.equal(getattr(part, name), getattr(whole, name)[2:4])
+
+
 def test_a_taught_run_is_resumed_with_its_own_teacher(photographs: Path, trained: Path, tmp_path: Path) -> None:
     teacher = tmp_path / "teacher.safetensors"
     shutil.copy(trained / "model.safetensors", teacher)

@@ -43,6 +43,8 @@ class TrainConfig:
     resample_low: float = field(default=0.5, metadata={"help": "smallest resizing factor"})
     resample_high: float = field(default=2.5, metadata={"help": "largest resizing factor"})
     resample_noise: float = field(default=0.0, metadata={"help": "largest noise of resized images, 8-bit levels"})
+    mixed_share: float = field(default=0.0, metadata={"help": "share of patches that are the weighted mean of two"})
+    recoloured_share: float = field(default=0.0, metadata={"help": "share of patches whose channels change places"})
     validation_images: int = field(
         default=12, metadata={"help": "training images held out where --validation is absent"}
     )
@@ -105,11 +107,9 @@ class TrainConfig:
         for name, least in _LEAST.items():
             if not getattr(self, name) >= least:  # also where a value is not a number
                 raise ValueError(f"{name}: expected at least {least}, got {getattr(self, name)}")
-        for name in ("resample_share", "estimator_resample_share"):
+        for name in ("resample_share", "estimator_resample_share", "mixed_share", "recoloured_share", "teacher_weight"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name}: expected a share between 0 and 1, got {getattr(self, name)}")
-        if not 0 <= self.teacher_weight <= 1:
-            raise ValueError(f"teacher_weight: expected a share between 0 and 1, got {self.teacher_weight}")
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay: expected 0 <= ema_decay < 1, got {self.ema_decay}")
         # The estimator of the paper leaves out what is over; no other phase has cells.

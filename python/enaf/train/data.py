@@ -148,6 +148,22 @@ class Batch:
     image: Tensor
     weight: Tensor
 
+    def mixed_with(self, other: Batch, own: Tensor) -> Batch:
+        """Weighted means of the patches of two batches; ``own`` (n,) is the weight of these."""
+
+        def mean(a: Tensor, b: Tensor) -> Tensor:
+            return b.lerp(a, own.view(-1, *[1] * (a.dim() - 1)))
+
+        lr = mean(self.lr, other.lr).mul_(255).round_().div_(255)
+        return Batch(lr, mean(self.hr, other.hr), self.image, mean(self.weight, other.weight))
+
+    def recoloured(self, places: Tensor) -> Batch:
+        """Channel c of patch i becomes channel ``places[i, c]`` (n, 3) of it."""
+        patches = torch.arange(len(places), device=places.device)[:, None]
+        lr, hr = (x[patches, places] for x in (self.lr, self.hr))
+        lr, hr = (x.contiguous(memory_format=torch.channels_last) for x in (lr, hr))
+        return Batch(lr, hr, self.image, self.weight)
+
 
 class _Pixels:
     """Images (3, H, W) uint8 behind one another in one (pixels, 3) tensor, so that a batch of crops is one indexed read."""
@@ -206,6 +222,8 @@ class PatchSampler:
         margin: LR pixels of surroundings to add on every side (edge pixels repeated outside the image).
         device: where the images are kept and the patches are cut.
         target: (lr, hr) -> what takes the place of ``hr`` (3, s*H, s*W), uint8, in the batches; None = ``hr`` itself.
+        mixed: share of the patches that are the weighted mean of two, in LR and HR alike: reducing an image is linear.
+        recoloured: share of the patches whose channels change places.
     """
 
     def __init__(
@@ -218,6 +236,8 @@ class PatchSampler:
         margin: int = 0,
         device: torch.device | str = "cpu",
         target: Callable[[Tensor, Tensor], Tensor] | None = None,
+        mixed: float = 0.0,
+        recoloured: float = 0.0,
     ) -> None:
         grouped = [g.sizes if isinstance(g, Resampled) else [list(pair.lr.shape[-2:]) for pair in g] for g in groups]
         self.sizes = np.array([size for sizes in grouped for size in sizes])
@@ -233,10 +253,24 @@ class PatchSampler:
         shared = [share * weight / weight.sum() for weight, share in zip(weights, shares, strict=True)]
         self.cumulative = np.cumsum(np.concatenate(shared))
         self.patch_size, self.scale, self.seed, self.margin = patch_size, scale, seed, margin
+        self.mixed, self.recoloured = mixed, recoloured
 
     def batch(self, step: int, size: int, part: slice = slice(None)) -> Batch:
         """Batch ``step`` of ``size`` patches, or only the ``part`` of it that this process works on."""
         generator = np.random.default_rng([self.seed, 2, step])
+        batch = self._cut(generator, size, part)
+        if self.mixed > 0:
+            other = self._cut(generator, size, part)
+            own = np.where(generator.random(size) < self.mixed, generator.random(size), 1.0)[part]
+            batch = batch.mixed_with(other, upload(own.astype(np.float32), batch.lr.device))
+        if self.recoloured > 0:
+            places = np.where(
+                generator.random((size, 1)) < self.recoloured, generator.random((size, 3)).argsort(1), range(3)
+            )
+            batch = batch.recoloured(upload(np.ascontiguousarray(places[part]), batch.lr.device))
+        return batch
+
+    def _cut(self, generator: np.random.Generator, size: int, part: slice) -> Batch:
         image = np.searchsorted(self.cumulative, generator.random(size) * self.cumulative[-1], side="right")
         image = np.minimum(image, len(self.sizes) - 1)
         top, left = generator.integers(self.sizes[image] - self.patch_size + 1).T

@@ -12,6 +12,7 @@ import platform
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -191,13 +192,13 @@ def _train(
     trainer = Trainer(config, run, model, quiet)
     waiting = [name for name in config.phases.split(",") if name not in trainer.finished]
 
-    def sampler(prefix: str, seed: int, margin: int = 0, teacher: Teacher | None = None) -> data.PatchSampler:
+    def sampler(prefix: str, seed: int, margin: int = 0, **others: Any) -> data.PatchSampler:
         """The images and as many resized ones, with the shares that a phase wants of them."""
         low, high, noise, share = (
             getattr(config, f"{prefix}resample_{name}") for name in ("low", "high", "noise", "share")
         )
         soft = data.Resampled(pairs, scale, size, low, high, noise, seed, device)
-        return data.PatchSampler([pairs, soft], [1 - share, share], size, scale, seed, margin, device, teacher)
+        return data.PatchSampler([pairs, soft], [1 - share, share], size, scale, seed, margin, device, **others)
 
     if {"backbone", "exits"} & set(waiting):
         teacher = None
@@ -205,7 +206,8 @@ def _train(
             taught_by, dtype = load_model(run / "teacher.safetensors", scale), getattr(torch, config.precision)
             teacher = Teacher(taught_by, config.teacher_weight, dtype)
             log.info("making the targets of %s", config.teacher)
-        patches = sampler("", config.seed, teacher=teacher)
+        varied: dict[str, Any] = {"mixed": config.mixed_share, "recoloured": config.recoloured_share}
+        patches = sampler("", config.seed, target=teacher, **varied)
         for name, phase in (("backbone", backbone_phase), ("exits", exits_phase)):
             if name in waiting:
                 trainer.run_phase(phase(config, model, patches, validation))
