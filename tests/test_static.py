@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 import enaf.static
 import enaf_ext
@@ -94,6 +94,17 @@ def test_prepared_networks_do_the_same(name: str, dtype: torch.dtype, scale: int
             result = ready.exit(depth, lr.to(image_dtype(dtype))).float()
             atol = (1e-5 if dtype == torch.float32 else 0.05) * max(1.0, float(expected.abs().max()))
             torch.testing.assert_close(result, expected, rtol=0, atol=atol)
+
+
+def test_a_convolution_before_two_shuffles_is_prepared_for_each() -> None:
+    convolution = nn.Conv2d(8, 32, 3, padding=1)
+    first = nn.Sequential(convolution, nn.LeakyReLU(0.1), nn.PixelShuffle(2))
+    module = nn.Sequential(
+        first, nn.Sequential(convolution, nn.PReLU(32), nn.PixelShuffle(2)), nn.Sequential(convolution, first[2])
+    )
+    lr = torch.rand(2, 8, 6, 5).contiguous(memory_format=torch.channels_last)
+    with torch.inference_mode():
+        torch.testing.assert_close(prepare(module, CPU, torch.float32)(lr), module(lr))
 
 
 @pytest.mark.parametrize("name", backbone_names())

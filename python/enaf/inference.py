@@ -43,6 +43,7 @@ def prepare(module: Module, device: torch.device, dtype: torch.dtype) -> Module:
     _convert_transposed(module)
     if device.type == "cpu":
         _shuffle_last(module)
+        _shuffle_runs(module)
     if device.type == "cpu" and dtype != torch.float16 and torch.backends.mkldnn.is_available():
         _fuse(module)
     module = channels_last(module.to(device, dtype))
@@ -160,6 +161,39 @@ def _before_shuffle(layer: nn.Conv2d) -> nn.Conv2d:
     return before.requires_grad_(False)
 
 
+class _ShuffledRuns(nn.Module):
+    """A pixel shuffle that moves all channels of a pixel as one run, which takes half to a third of the time: of a convolution
+    whose channels are ordered by pixel first."""
+
+    def __init__(self, factor: int) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        (n, _, height, width), f = x.shape, self.factor
+        runs = x.permute(0, 2, 3, 1).reshape(n, height, width, f, f, -1)
+        return runs.transpose(2, 3).reshape(n, height * f, width * f, -1).permute(0, 3, 1, 2)
+
+
+@torch.no_grad()
+def _shuffle_runs(module: nn.Module) -> None:
+    """Replaces in place, in every ``Sequential``, each pixel shuffle by ``_ShuffledRuns``, and the convolution before it (an
+    activation may lie between) by one whose channels are ordered for that."""
+    children = list(module.named_children())
+    for index, (name, layer) in enumerate(children if isinstance(module, nn.Sequential) else []):
+        behind = (child for child in children[index + 1 : index + 3] if not _is_known(child[1]))
+        shuffle_name, shuffle = next(behind, ("", None))
+        if type(layer) is nn.Conv2d and layer.groups == 1 and isinstance(shuffle, nn.PixelShuffle):
+            ordered = copy.deepcopy(layer)
+            for parameter in ordered.parameters():
+                channels = parameter.unflatten(0, (-1, shuffle.upscale_factor**2))
+                parameter.copy_(channels.transpose(0, 1).flatten(0, 1))
+            setattr(module, name, ordered)
+            setattr(module, shuffle_name, _ShuffledRuns(shuffle.upscale_factor))
+    for _, layer in children:
+        _shuffle_runs(layer)
+
+
 class _FusedConvolution(nn.Conv2d):
     """A convolution and the activation behind it as one call of oneDNN."""
 
@@ -245,7 +279,7 @@ def _fuse(module: nn.Module) -> None:
             _fuse(layer)
         else:
             behind = children[index + 1 :] if isinstance(module, nn.Sequential) else []
-            if behind and isinstance(behind[0][1], nn.PixelShuffle):
+            if behind and isinstance(behind[0][1], nn.PixelShuffle | _ShuffledRuns):
                 behind = behind[1:]  # moves values and leaves them as they are
             activation = None
             if behind and _is_known(behind[0][1]):
