@@ -279,14 +279,16 @@ def fsrcnn_image(
     weights: Tensor,
     scale: int,
     *,
+    exit: int = 3,
     rows: tuple[int, int] | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
-    """Whole images through the full exit of FSRCNN, tile by tile in the cache; no pixel knows of the tiles.
+    """Whole images through one exit of FSRCNN, tile by tile in the cache; no pixel knows of the tiles.
 
     Args:
         image: (B, 3, H, W), uint8, uint16, float16, bfloat16 or float32, any strides; integers become [0, 1] first.
         weights, scale: as for `fsrcnn_patches`.
+        exit: 1, 2 or 3, the full one.
         rows: (top, bottom), 0 <= top <= bottom <= H: make only the results of these rows; those around them are seen.
         dtype: float32 for the plain result; uint8 or uint16 for rint(clamp(y, 0, 1) * max), ties to even, NaN giving 0.
 
@@ -295,7 +297,7 @@ def fsrcnn_image(
 
     Raises:
         TypeError: a dtype is not supported.
-        ValueError: a shape, a device, `rows` or `scale` does not fit.
+        ValueError: a shape, a device, `exit`, `rows` or `scale` does not fit.
         RuntimeError: `weights` are not those of FSRCNN.
         NotImplementedError: `image` is not on a CPU.
 
@@ -308,10 +310,12 @@ def fsrcnn_image(
     _check_fsrcnn(image, weights, scale)
     if dtype not in (*INTEGRAL, torch.float32):
         raise TypeError(f"dtype: expected float32, uint8 or uint16, got {dtype}")
+    if exit not in (1, 2, 3):
+        raise ValueError(f"exit: expected 1, 2 or 3, got {exit}")
     top, bottom = (0, image.shape[2]) if rows is None else rows
     if not 0 <= top <= bottom <= image.shape[2]:
         raise ValueError(f"rows: expected 0 <= top <= bottom <= {image.shape[2]}, got ({top}, {bottom})")
-    return torch.ops.enaf_ext.fsrcnn_image(image.detach(), weights, scale, top, bottom, dtype)
+    return torch.ops.enaf_ext.fsrcnn_image(image.detach(), weights, scale, exit, top, bottom, dtype)
 
 
 def route_exits(exit_index: Tensor, num_exits: int) -> tuple[Tensor, Tensor]:
@@ -517,7 +521,7 @@ def _(*_: object) -> None:
 
 
 @torch.library.register_fake("enaf_ext::fsrcnn_image")
-def _(image: Tensor, weights: Tensor, scale: int, top: int, bottom: int, dtype: torch.dtype) -> Tensor:
+def _(image: Tensor, weights: Tensor, scale: int, exit: int, top: int, bottom: int, dtype: torch.dtype) -> Tensor:
     return _empty(image, (image.shape[0], 3, scale * (bottom - top), scale * image.shape[3]), dtype)
 
 

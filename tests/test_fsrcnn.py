@@ -100,8 +100,9 @@ def test_takes_every_image(layout: str, dtype: torch.dtype) -> None:
 def test_images_match_the_layers(shape: tuple[int, int, int], scale: int) -> None:
     network = fsrcnn(scale)
     image = torch.rand(shape[0], 3, *shape[1:])
-    whole = ops.fsrcnn_image(image, flat(network), scale)
-    torch.testing.assert_close(whole, network.exit(3, image), rtol=0, atol=2e-5)
+    for depth in (1, 2, 3):
+        whole = ops.fsrcnn_image(image, flat(network), scale, exit=depth)
+        torch.testing.assert_close(whole, network.exit(depth, image), rtol=0, atol=2e-5)
 
 
 def test_rows_and_dtypes_are_those_of_the_whole() -> None:
@@ -180,7 +181,7 @@ def test_opcheck() -> None:
         patches = torch.empty(len(order), 3, 32, 32, dtype=dtype)
         arguments = (patches, image, order, offsets, weights, 16, 4, 2)
         torch.library.opcheck(torch.ops.enaf_ext.fsrcnn_patches.default, arguments)
-    torch.library.opcheck(torch.ops.enaf_ext.fsrcnn_image.default, (image, weights, 2, 3, 9, torch.uint8))
+    torch.library.opcheck(torch.ops.enaf_ext.fsrcnn_image.default, (image, weights, 2, 1, 3, 9, torch.uint8))
 
 
 def test_compile_fullgraph() -> None:
@@ -237,6 +238,7 @@ def test_patches_reject(changes: dict[str, object], error: type[Exception], mess
     [
         ({"image": IMAGE[0]}, ValueError, r"image: expected \(B, 3, H, W\), got shape \(3, 8, 8\)"),
         ({"image": IMAGE[:, :, :0]}, ValueError, r"image: expected .* no empty side, got shape \(1, 3, 0, 8\)"),
+        ({"exit": 0}, ValueError, "exit: expected 1, 2 or 3, got 0"),
         ({"rows": (3, 9)}, ValueError, r"rows: expected 0 <= top <= bottom <= 8, got \(3, 9\)"),
         ({"dtype": torch.float16}, TypeError, "dtype: expected float32, uint8 or uint16, got torch.float16"),
         ({"weights": WEIGHTS[1:]}, RuntimeError, r"fsrcnn_image: weights: expected \(42833,\) float32"),
@@ -253,9 +255,11 @@ def test_native_entries_reject() -> None:
     with pytest.raises(RuntimeError, match="fsrcnn_patches: patches: dtype not supported: Double"):
         torch.ops.enaf_ext.fsrcnn_patches(torch.zeros(1, 3, 32, 32).double(), IMAGE, ORDER, OFFSETS, WEIGHTS, 8, 2, 4)
     with pytest.raises(RuntimeError, match="fsrcnn_image: scale: expected 2, 3 or 4, got 7"):
-        torch.ops.enaf_ext.fsrcnn_image(IMAGE, WEIGHTS, 7, 0, 8, torch.uint8)
+        torch.ops.enaf_ext.fsrcnn_image(IMAGE, WEIGHTS, 7, 3, 0, 8, torch.uint8)
+    with pytest.raises(RuntimeError, match="fsrcnn_image: exit: expected 1 to 3, got 4"):
+        torch.ops.enaf_ext.fsrcnn_image(IMAGE, WEIGHTS, 4, 4, 0, 8, torch.uint8)
     with pytest.raises(RuntimeError, match="fsrcnn_image: rows: expected 0 <= top <= bottom <= 8, got 5 and 3"):
-        torch.ops.enaf_ext.fsrcnn_image(IMAGE, WEIGHTS, 4, 5, 3, torch.uint8)
+        torch.ops.enaf_ext.fsrcnn_image(IMAGE, WEIGHTS, 4, 3, 5, 3, torch.uint8)
 
 
 def test_a_network_with_slopes_of_its_own_for_each_channel_is_left_to_its_layers() -> None:

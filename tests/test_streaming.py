@@ -79,6 +79,7 @@ def test_reads_ascending_bands_and_no_more_than_it_must(
     lr = picture(3, 600, 116, torch.uint8)
     monkeypatch.setitem(enaf.engine.BAND_PATCHES, "cpu", 8)
     monkeypatch.setitem(enaf.whole_or_routed.LOOKED_AT, "cpu", lr[0].numel() - 1)
+    monkeypatch.setitem(enaf.whole_or_routed.IN_MEMORY, "cpu", lr[0].numel() - 1)
     for keywords, passes in (({"budget": 0.4}, 2), ({"force_exit": 1}, 1), ({"eta": 2.0}, 2)):
         asked: list[tuple[int, int]] = []
 
@@ -92,7 +93,7 @@ def test_reads_ascending_bands_and_no_more_than_it_must(
         assert falls == passes - 1
         assert max(bottom - top for top, bottom in asked) <= 2 * 28 + 4 + 2 * upscaler.model.estimator.margin
         assert sorted({row for top, bottom in asked for row in range(top, bottom)}) == list(range(600))
-    monkeypatch.setitem(enaf.whole_or_routed.LOOKED_AT, "cpu", lr[0].numel())
+    monkeypatch.setitem(enaf.whole_or_routed.IN_MEMORY, "cpu", lr[0].numel())
     asked.clear()
     stream(upscaler, lr, read, device="cpu", eta=2.0)
     assert asked == [(0, 600)]
@@ -123,6 +124,7 @@ def test_rejects(
 
 def test_a_reader_that_changes_its_dtype(upscaler: enaf_ext.Upscaler, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(enaf.whole_or_routed.LOOKED_AT, "cpu", 0)
+    monkeypatch.setitem(enaf.whole_or_routed.IN_MEMORY, "cpu", 0)
     dtypes = iter([torch.uint8] + 10 * [torch.float32])
     with pytest.raises(TypeError, match=r"read: expected torch\.uint8 as before, got torch\.float32"):
         upscaler.stream(

@@ -240,9 +240,15 @@ struct Tile {
 constexpr int tail_reach(int scale, int tail) {
   return fsrcnn::reach(scale) + fsrcnn::tail_kernel(tail) / 2;
 }
-// Pixels that the full exit sees to each side.
-constexpr int image_reach(int scale) {
-  return fsrcnn::head_reach + fsrcnn::mappings + tail_reach(scale, fsrcnn::num_tails - 1);
+constexpr int mappings_of(int exit) {
+  return exit == 1 ? fsrcnn::mappings / 2 : fsrcnn::mappings;
+}
+// Pixels that an exit sees to each side.
+constexpr int image_reach(int scale, int exit) {
+  return fsrcnn::head_reach + mappings_of(exit) + tail_reach(scale, exit - 1);
+}
+constexpr int largest_image_reach(int scale) {
+  return std::max({image_reach(scale, 1), image_reach(scale, 2), image_reach(scale, 3)});
 }
 
 // What one thread needs to run tiles of up to so many pixels: the tile goes to `image`, then `run` is called.
@@ -334,7 +340,7 @@ struct Worker {
 
   template <int index>
   void all_layers(const Target& target) {
-    constexpr int maps = index == 0 ? fsrcnn::mappings / 2 : fsrcnn::mappings;
+    constexpr int maps = mappings_of(index + 1);
     int behind = maps + tail_reach(scale, index);
     head(behind);
     for (int layer = 0; layer < maps; layer += 2) {
@@ -396,10 +402,11 @@ void run_patches(const View4<const In>& image, const PatchGrid& grid, const int6
   });
 }
 
-// Rows [top, bottom) of the images through the full exit, in tiles that see as much around them as the network does.
+// Rows [top, bottom) of the images through an exit, in tiles that see as much around them as the network does.
 template <typename U, int scale, typename Out, typename In>
-void run_images(const View4<const In>& image, const float* weights, int top, int bottom, Out* out) {
-  constexpr int reach = image_reach(scale);
+void run_images(const View4<const In>& image, const float* weights, int exit, int top, int bottom, Out* out) {
+  constexpr int largest_side = tile_side + 2 * largest_image_reach(scale);
+  const int reach = image_reach(scale, exit);
   const int height = static_cast<int>(image.size[2]);
   const int width = static_cast<int>(image.size[3]);
   const int64_t down = divide_up(bottom - top, tile_side);
@@ -409,8 +416,7 @@ void run_images(const View4<const In>& image, const float* weights, int top, int
   struct Mine {
     Worker<U, scale> worker;
     std::vector<float> sums = std::vector<float>(fsrcnn::colours * scale * scale * tile_side);
-    explicit Mine(const float* weights)
-        : worker(weights, tile_side + 2 * image_reach(scale), tile_side + 2 * image_reach(scale)) {}
+    explicit Mine(const float* weights) : worker(weights, largest_side, largest_side) {}
   };
   const auto make = [&] { return std::make_unique<Mine>(weights); };
   share_out(image.size[0] * down * across, make, [&](auto& mine, int64_t k) {
@@ -448,7 +454,7 @@ void run_images(const View4<const In>& image, const float* weights, int top, int
             }
           }
         }};
-    mine->worker.run(fsrcnn::num_tails, target);
+    mine->worker.run(exit, target);
   });
 }
 
@@ -499,12 +505,13 @@ void fsrcnn_patches_cpu(const Tensor& patches, const Tensor& image, const Tensor
   }
 }
 
-Tensor fsrcnn_image_cpu(const Tensor& image, const Tensor& weights, int64_t scale, int64_t top, int64_t bottom,
-                        ScalarType dtype) {
+Tensor fsrcnn_image_cpu(const Tensor& image, const Tensor& weights, int64_t scale, int64_t exit, int64_t top,
+                        int64_t bottom, ScalarType dtype) {
   const char* op = "fsrcnn_image";
   ENAF_CHECK(image.dim() == 4, op, ": image: expected (B, 3, H, W), got ", image.dim(), " dimensions");
   checked_grid(op, image.size(2), image.size(3), 1, 0);
   check_fsrcnn(op, image, weights, scale);
+  ENAF_CHECK(exit >= 1 && exit <= fsrcnn::num_tails, op, ": exit: expected 1 to 3, got ", exit);
   ENAF_CHECK(top >= 0 && top <= bottom && bottom <= image.size(2), op,
              ": rows: expected 0 <= top <= bottom <= ", image.size(2), ", got ", top, " and ", bottom);
   const Tensor flat = torch::stable::contiguous(weights);
@@ -516,8 +523,8 @@ Tensor fsrcnn_image_cpu(const Tensor& image, const Tensor& weights, int64_t scal
     dispatch(Types<uint8_t, uint16_t, float>{}, dtype, "fsrcnn_image: dtype", [&](auto type) {
       using Out = typename decltype(type)::type;
       specialised(scale, [&](auto unit, auto factor) {
-        run_images<decltype(unit), decltype(factor)::value>(const_view<In>(image), values, static_cast<int>(top),
-                                                            static_cast<int>(bottom),
+        run_images<decltype(unit), decltype(factor)::value>(const_view<In>(image), values, static_cast<int>(exit),
+                                                            static_cast<int>(top), static_cast<int>(bottom),
                                                             static_cast<Out*>(result.mutable_data_ptr()));
       });
     });

@@ -124,26 +124,26 @@ class CostTable:
         """c of the fusion rule by "paper" or "macs", (E,) float64."""
         return self.paper if column == "paper" else self.macs_per_pixel / self.macs_per_pixel[-1]
 
-    def spent(
-        self, exit_index: Tensor, static: Sequence[int], grid: PatchGrid, overlap: float = 1.0
-    ) -> dict[str, float]:
+    def spent(self, exit_index: Tensor, whole: Sequence[int], grid: PatchGrid, whole_macs: Tensor) -> dict[str, float]:
         """What images cost.
 
         Args:
             exit_index: (B, rows, cols), exit of every patch.
-            static: images that went through the full network as a whole.
+            whole: of every image the exit that it went through as a whole, 0 if none; patches with a deeper one were run too.
             grid: the patches' grid over an image.
-            overlap: what the full network multiplies for such an image as a whole, what it computes twice included, over that
-                without.
+            whole_macs: (E,) float64, multiply-accumulates of every exit over an image as a whole, what it computes twice
+                included, over those of the full network without.
 
         Returns:
             "paper": mean published cost of the patches over that of the full exit. "macs": true multiply-accumulates of
             the patches, overlap included, and of the estimator, over those of the full network run once over the image
             without tiling.
         """
-        routed = [image for image in range(len(exit_index)) if image not in static]
-        counts = exit_index[routed].flatten().bincount(minlength=len(self.paper)).cpu()
-        macs = len(static) * overlap + (len(routed) * self.routed(counts, grid, len(routed)) if routed else 0.0)
+        macs = 0.0
+        for depth, exits in zip(whole, exit_index.flatten(1).cpu(), strict=True):
+            counts = exits.bincount(minlength=len(self.paper))
+            counts[1 : depth + 1] = 0
+            macs += float(whole_macs[depth]) + (self.routed(counts, grid) if counts[1:].any() or depth == 0 else 0.0)
         return {"paper": float(self.paper[exit_index.cpu()].mean()), "macs": macs / len(exit_index)}
 
     def routed(self, counts: Tensor, grid: PatchGrid, batch: int = 1) -> float:

@@ -42,26 +42,23 @@ class Engine:
     cost: Tensor
     fused: FusedNetwork | None = None
     batches: dict[int, int] = field(default_factory=dict)
+    wholes: dict[tuple[int, bool], StaticNetwork] = field(default_factory=dict)
 
     @cached_property
     def workspace(self) -> Workspace:
         """Memory for the results of a band of patches."""
         return Workspace(self.device)
 
-    @cached_property
-    def whole(self) -> StaticNetwork:
-        """The network without patches."""
-        return StaticNetwork(self.network)
+    def whole(self, depth: int, exact: bool = False) -> StaticNetwork:
+        """An exit without patches, of the network or of the exact one."""
+        if (depth, exact) not in self.wholes:
+            self.wholes[depth, exact] = StaticNetwork(self.exact if exact else self.network, depth)
+        return self.wholes[depth, exact]
 
-    @cached_property
-    def whole_exact(self) -> StaticNetwork:
-        """The same in float32."""
-        return StaticNetwork(self.exact)
-
-    def overlap(self, height: int, width: int) -> float:
-        """What ``run_static`` multiplies for an image over what the network would if no part of it were computed twice."""
+    def overlap(self, depth: int, height: int, width: int) -> float:
+        """What ``run_static`` multiplies for an image over what the exit would if no part of it were computed twice."""
         in_parts = self.fused is None or self.fused.image is None
-        return self.whole.overlap(height, width) if in_parts else 1.0
+        return self.whole(depth).overlap(height, width) if in_parts else 1.0
 
     def batch(self, patch_size: int) -> int:
         """Patches that a convolution sees at once."""

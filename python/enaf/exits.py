@@ -20,7 +20,7 @@ from .workspace import Room
 
 def run_exits(
     network: MultiExitNetwork, rgb: Tensor, grid: PatchGrid, order: Tensor, running: list[int], batch: int,
-    fused: FusedNetwork | None = None, room: Room | None = None,
+    fused: FusedNetwork | None = None, room: Room | None = None, whole: Tensor | None = None,
 ) -> list[Tensor]:  # fmt: skip
     """Every patch's result, as the network's tails leave it, or as pixels where it is ``fused``.
 
@@ -33,12 +33,20 @@ def run_exits(
         batch: patches that a convolution sees at once.
         fused: the same network as one operator, which then runs in its place.
         room: where the results of ``fused`` are put.
+        whole: (B, 3, s*H, s*W), what patches become that take no exit here, instead of bicubic: they went through one together.
 
     Returns:
-        Tensors of the network's ``image_dtype``, channels_last (contiguous where ``fused``), that together hold M patches in
-        the order of ``order``: where they were made, because a copy into one would cost as much as their blend.
+        Tensors of the network's ``image_dtype``, channels_last (contiguous where ``fused`` or shuffled here), that together hold
+        M patches in the order of ``order``: where they were made, because a copy into one would cost as much as their blend.
     """
     dtype = image_dtype(network.dtype)
+    if whole is not None:
+        parts = _learned(network, rgb, grid, order[: running[1]], running, batch, fused, dtype)
+        if running[1] < running[0]:
+            last = network.shuffled and fused is None
+            scaled = grid.scaled(network.scale)
+            parts.append(ops.gather_patches(whole, scaled, order[running[1] :], dtype=dtype, channels_last=last))
+        return parts
     interpolate = partial(ops.bicubic_patches, rgb, grid, order[running[1] :], network.scale)
     if fused is not None:
         side = network.scale * grid.patch_size
@@ -51,6 +59,20 @@ def run_exits(
     if running[1] < running[0]:
         parts.append(interpolate(dtype=dtype, channels_last=True, shuffled=network.shuffled))
     return parts
+
+
+def _learned(
+    network: MultiExitNetwork, rgb: Tensor, grid: PatchGrid, order: Tensor, running: list[int], batch: int,
+    fused: FusedNetwork | None, dtype: torch.dtype,
+) -> list[Tensor]:  # fmt: skip
+    """The patches that take learned exits, as pixels."""
+    if fused is None:
+        parts = _layer_by_layer(network, rgb, grid, order, running, batch, dtype)
+        return parts if network.shuffled else [pixel_shuffle(part, network.scale) for part in parts]
+    side = network.scale * grid.patch_size
+    pixels = rgb.new_empty((len(order), 3, side, side), dtype=dtype)
+    fused.patches(rgb, grid, order, torch.tensor(running), out=pixels)
+    return [pixels]
 
 
 def _layer_by_layer(

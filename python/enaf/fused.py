@@ -24,7 +24,7 @@ class FusedNetwork(NamedTuple):
     Attributes:
         patches: (image, grid, order, offsets, out=...) -> pixels (len(order), 3, s*P, s*P) of the named patches at their exits,
             in ``out``, as ``enaf_ext.ops.fsrcnn_patches``.
-        image: (image, rows=(top, bottom), dtype=...) -> these LR rows of the full exit, as ``enaf_ext.ops.fsrcnn_image``;
+        image: (image, exit=..., rows=(top, bottom), dtype=...) -> these LR rows of an exit, as ``enaf_ext.ops.fsrcnn_image``;
             None where the layers do that.
     """
 

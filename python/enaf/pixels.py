@@ -110,6 +110,12 @@ class Canvas:
         self._result = torch.empty(shape, dtype=image.dtype, device=image.device, memory_format=layout)
 
     @property
+    def size(self) -> tuple[int, int, int]:
+        """(B, H, W) of the image."""
+        batch, _, height, width = self.shape
+        return batch, height, width
+
+    @property
     def sr(self) -> Tensor:
         """The result, in the image's dtype, rank and memory layout."""
         return outside_inference(self._result if self._rank == 4 else self._result[0])

@@ -76,6 +76,8 @@ class UpscaleInfo:
         grid: the patches over the LR image.
         eta: the eta that was used (solved for, where a budget was given).
         static: images that went through the full network as a whole because routing would have cost more.
+        whole: of every image the exit that it went through as a whole for that reason, 0 if none; patches with a deeper one in
+            ``exit_index`` were run beside it.
         cost: "paper": published FLOPs as a share of the full exit; "macs": true multiply-accumulates, estimator and
             overlap included, as a share of the full network without tiling; "ms": measured milliseconds in all.
         milliseconds: the same by stage: "scores", "decision", "exits", "blend"; "static" where an image was.
@@ -87,6 +89,7 @@ class UpscaleInfo:
     grid: PatchGrid
     eta: float
     static: list[int]
+    whole: list[int]
     cost: dict[str, float]
     milliseconds: dict[str, float]
 

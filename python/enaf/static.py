@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The full network over a whole image without routing: the best honest alternative, and what routing must beat."""
+"""One exit over a whole image without routing: with the full one the best honest alternative, and what routing must beat."""
 
 from __future__ import annotations
 
@@ -29,6 +29,11 @@ STRIP_VALUES = 1 << 28
 """Values of the largest strip of the result in memory, which rectangles side by side fill."""
 LEAST_SIDE = 16
 """LR pixels."""
+WIDE, ALIGNED = 256, 4
+"""LR pixels from which on a rectangle's width is a multiple: oneDNN's convolutions in bfloat16 take up to five times as long for
+some of the others (271, 363, 478)."""
+DENSE = 64
+"""Input and output channels of a convolution for which these widths are so frequent that it pays to cut an image for it."""
 RESAMPLING = 2
 """LR pixels to each side that the interpolated input reaches, which some tails add."""
 
@@ -45,6 +50,12 @@ class Rectangle(NamedTuple):
         """With ``reach`` more pixels to each side, as far as an image of this size has them."""
         top, left = max(0, self.top - reach), max(0, self.left - reach)
         return Rectangle(top, min(height, self.bottom + reach), left, min(width, self.right + reach))
+
+    def aligned(self, width: int) -> Rectangle:
+        """With as many more columns as a ``WIDE`` one needs, as far as an image of this width has them."""
+        extra = -(self.right - self.left) % ALIGNED if self.right - self.left > WIDE else 0
+        right = min(width, self.right + extra)
+        return self._replace(left=max(0, self.left - (self.right + extra - right)), right=right)
 
     def within(self, other: Rectangle) -> Rectangle:
         """The same in a tensor of the pixels of ``other``."""
@@ -77,17 +88,17 @@ class Cut(NamedTuple):
 
     @classmethod
     @lru_cache(maxsize=64)
-    def of(cls, height: int, width: int, reach: int, most: int, least_rows: int = 1) -> Cut:
+    def of(cls, height: int, width: int, reach: int, most: int, least_rows: int = 1, least_columns: int = 1) -> Cut:
         """The one of least overlap.
 
         Args:
             height, width: of the image.
             reach: pixels that the network sees to each side.
             most: pixels of a rectangle with what it overlaps, unless its sides would be shorter than ``LEAST_SIDE``.
-            least_rows: how many rows there are at least.
+            least_rows, least_columns: how many there are at least.
         """
         cuts = []
-        for columns in range(1, 1 + max(1, width // LEAST_SIDE)):
+        for columns in range(least_columns, 1 + max(least_columns, width // LEAST_SIDE)):
             # what is left for the height beside a rectangle's width, and beside what it overlaps
             tallest = most // _side(width, columns, reach)
             rows = max(least_rows, 1 if tallest >= height else -(-height // max(LEAST_SIDE, tallest - 2 * reach)))
@@ -122,27 +133,30 @@ def _spanned(size: int, count: int, reach: int) -> int:
 
 
 class StaticNetwork:
-    """The full exit over rectangles that overlap by what the network sees, so that no pixel knows of them.
+    """One exit over rectangles that overlap by what the network sees, so that no pixel knows of them.
 
     Args:
         network: prepared for its device and dtype.
+        depth: the exit, 1 to E-1.
     """
 
-    def __init__(self, network: MultiExitNetwork) -> None:
+    def __init__(self, network: MultiExitNetwork, depth: int) -> None:
         self.network = network
-        self.depth = network.num_exits - 1
+        self.depth = depth
         self.device = next(network.parameters()).device.type
-        self.trunk, self.tail = _look(network)
+        self.trunk, self.tail = _look(network, depth)
 
     @property
     def reach(self) -> int:
-        """LR pixels that the full exit sees to each side."""
+        """LR pixels that the exit sees to each side."""
         return self.trunk.reach + self.tail.reach
 
     def cut(self, height: int, width: int, values: int = 0) -> Cut:
         """How the trunk goes over images of this size, of all of which an LR pixel becomes so many values of the result."""
         least_rows = min(height, max(1, -(-height * width * values // STRIP_VALUES)))
-        return Cut.of(height, width, self.reach, FEATURE_BYTES[self.device] // self.trunk.bytes, least_rows)
+        least_columns = 2 if self.trunk.dense and width > WIDE and width % ALIGNED else 1
+        most = FEATURE_BYTES[self.device] // self.trunk.bytes
+        return Cut.of(height, width, self.reach, most, least_rows, least_columns)
 
     def overlap(self, height: int, width: int) -> float:
         """Multiply-accumulates for an image of this size over those without rectangles."""
@@ -171,7 +185,7 @@ class StaticNetwork:
         for first in range(0, len(lr), cut.images):
             images = slice(first, first + cut.images)
             for part in cut.rectangles(inner):
-                seen = part.grown(self.tail.reach, *lr.shape[2:])
+                seen = part.grown(self.tail.reach, *lr.shape[2:]).aligned(lr.shape[3])
                 output = self.network.tail(
                     self.depth, features[(images, ..., *seen.slices)], lr[(images, ..., *seen.slices)]
                 )
@@ -180,64 +194,75 @@ class StaticNetwork:
 
 
 class _Needs(NamedTuple):
-    """LR pixels that layers see to each side, and for an LR pixel, bytes of the largest feature map and multiply-accumulates."""
+    """LR pixels that layers see to each side, and for an LR pixel, bytes of the largest feature map and multiply-accumulates;
+    whether there is a convolution on a CPU of at least ``DENSE`` channels."""
 
     reach: int
     bytes: int
     macs: float
+    dense: bool
 
 
 @torch.inference_mode()
-def _look(network: MultiExitNetwork) -> tuple[_Needs, _Needs]:
-    """What the trunk and the tail of the full exit need. What is seen is the sum of all convolutions' reaches: right for a chain
+def _look(network: MultiExitNetwork, exit: int) -> tuple[_Needs, _Needs]:
+    """What the trunk and the tail of an exit need. What is seen is the sum of all convolutions' reaches: right for a chain
     of them, and an upper bound for branches."""
-    side, reach, largest, macs = 16, 0.0, 1, 0.0
+    side, reach, largest, macs, dense = 16, 0.0, 1, 0.0, False
 
     def add(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        nonlocal reach, largest, macs
+        nonlocal reach, largest, macs, dense
         largest = max(largest, output.numel() * output.element_size() // side**2)
         if isinstance(layer, nn.Conv2d):
             reach += layer.dilation[0] * (layer.kernel_size[0] // 2) * side / inputs[0].shape[2]
             macs += layer.weight[0].numel() * output.numel() / side**2
+            channels = min(layer.in_channels, layer.out_channels) // layer.groups
+            dense = dense or (channels >= DENSE and layer.kernel_size[0] > 1 and device.type == "cpu")
 
     dtype, device = network.dtype, next(network.parameters()).device
     lr = torch.zeros(1, 3, side, side, dtype=image_dtype(dtype), device=device)
     features = lr.to(dtype)
     handles = [layer.register_forward_hook(add) for layer in network.modules() if not list(layer.children())]
     try:
-        for depth in range(1, network.num_exits):
+        for depth in range(1, exit + 1):
             features = network.stage(depth, features)
-        trunk = _Needs(math.ceil(reach), largest, macs)
-        reach, largest, macs = 0.0, 1, 0.0
-        network.tail(network.num_exits - 1, features, lr)
-        return trunk, _Needs(max(math.ceil(reach), RESAMPLING), largest, macs)
+        trunk = _Needs(math.ceil(reach), largest, macs, dense)
+        reach, largest, macs, dense = 0.0, 1, 0.0, False
+        network.tail(exit, features, lr)
+        return trunk, _Needs(max(math.ceil(reach), RESAMPLING), largest, macs, dense)
     finally:
         for handle in handles:
             handle.remove()
 
 
-def run_static(engine: Engine, shape: tuple[int, ...], read: Read, write: Write) -> None:
-    """Images (B, C, H, W) from ``read`` to ``write`` through the full network."""
+def run_static(engine: Engine, depth: int, shape: tuple[int, int, int], read: Read, write: Write) -> None:
+    """Images of shape (B, H, W) from ``read`` to ``write`` through exit ``depth``."""
+    for top, sr in static_strips(engine, depth, shape, read):
+        write(top, sr)
+
+
+def static_strips(engine: Engine, depth: int, shape: tuple[int, int, int], read: Read) -> Iterator[tuple[int, Tensor]]:
+    """The same as (first row, rows) of the result, from top to bottom."""
     if engine.fused is not None and engine.fused.image is not None:
-        return _run_fused(engine, engine.fused.image, shape, read, write)
-    batch, channels, height, width = shape
-    scale, whole = engine.network.scale, engine.whole
-    cut = whole.cut(height, width, batch * channels * scale**2)
+        yield from _fused_strips(engine, engine.fused.image, depth, shape, read)
+        return
+    batch, height, width = shape
+    scale, whole = engine.network.scale, engine.whole(depth)
+    cut = whole.cut(height, width, 3 * batch * scale**2)
     for first, last in parts(0, height, cut.rows):
         top, bottom = max(0, first - whole.reach), min(height, last + whole.reach)
         lr = read(top, bottom)
-        sr = lr.new_empty(batch, channels, scale * (last - first), scale * width)
+        sr = lr.new_empty(batch, lr.shape[1], scale * (last - first), scale * width)
         strip = Rectangle(first - top, last - top, 0, width)
         for start in range(0, batch, cut.images):
             for left, right in parts(0, width, cut.columns):
                 inner = strip._replace(left=left, right=right)
-                seen = inner.grown(whole.reach, bottom - top, width)
+                seen = inner.grown(whole.reach, bottom - top, width).aligned(width)
                 images = slice(start, start + cut.images)
                 image, target = lr[(images, ..., *seen.slices)], sr[images, :, :, scale * left : scale * right]
                 inner = inner.within(seen)
                 if not _fill(whole, image, inner, target):
-                    _fill(engine.whole_exact, image, inner, target)
-        write(scale * first, sr)
+                    _fill(engine.whole(depth, exact=True), image, inner, target)
+        yield scale * first, sr
 
 
 def _fill(whole: StaticNetwork, image: Tensor, inner: Rectangle, target: Tensor) -> bool:
@@ -253,14 +278,37 @@ def _fill(whole: StaticNetwork, image: Tensor, inner: Rectangle, target: Tensor)
     return True
 
 
-def _run_fused(engine: Engine, run: Callable[..., Tensor], shape: tuple[int, ...], read: Read, write: Write) -> None:
-    """The same by an operator that runs all layers at once, over strips of rows."""
-    whole, scale = engine.whole, engine.network.scale
-    batch, _, height, width = shape
+def _fused_strips(
+    engine: Engine, run: Callable[..., Tensor], depth: int, shape: tuple[int, int, int], read: Read
+) -> Iterator[tuple[int, Tensor]]:
+    """The same by an operator that runs all layers at once."""
+    reach, scale = engine.whole(depth).reach, engine.network.scale
+    batch, height, width = shape
     pixel_bytes = 3 * 4 * scale**2  # three float32 colours of every SR pixel
     rows = max(LEAST_SIDE, FUSED_BYTES // (batch * width * pixel_bytes))
     for first, last in parts(0, height, -(-height // rows)):
-        top, bottom = max(0, first - whole.reach), min(height, last + whole.reach)
+        top, bottom = max(0, first - reach), min(height, last + reach)
         lr = read(top, bottom)
-        sr = run(as_rgb(lr), rows=(first - top, last - top), dtype=blended_dtype(lr))
-        write(first * scale, finish(sr, lr))
+        sr = run(as_rgb(lr), exit=depth, rows=(first - top, last - top), dtype=blended_dtype(lr))
+        yield first * scale, finish(sr, lr)
+
+
+class StaticRows:
+    """Rows of images that went through an exit as a whole, as they are asked for from top to bottom.
+
+    Args:
+        strips: as ``static_strips`` makes them.
+    """
+
+    def __init__(self, strips: Iterator[tuple[int, Tensor]]) -> None:
+        self.strips, self.top = strips, 0
+        self.rows: Tensor | None = None
+
+    def __call__(self, top: int, bottom: int) -> Tensor:
+        """(B, C, bottom - top, s*W); rows above ``top`` are forgotten."""
+        while self.rows is None or self.top + self.rows.shape[2] < bottom:
+            _, strip = next(self.strips)
+            self.rows = strip if self.rows is None else torch.cat([self.rows, strip], dim=2)
+            self.rows, self.top = self.rows[:, :, max(0, top - self.top) :], max(top, self.top)
+        self.rows, self.top = self.rows[:, :, top - self.top :], top
+        return self.rows[:, :, : bottom - top]

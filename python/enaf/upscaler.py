@@ -34,9 +34,9 @@ from .inference import fastest_dtype, prepare, prepare_estimator
 from .pixels import Canvas, as_rgb, blended_dtype, check_image, finish, outside_inference
 from .record import Record, Request, Stopwatch, UpscaleInfo
 from .scores import score, score_all
-from .static import run_static
+from .static import StaticRows, run_static, static_strips
 from .streaming import HostRows, HostSink, ReadRows, WriteRows, beside
-from .whole_or_routed import LARGEST_SHARE, LOOKED_AT, Prices, too_dear
+from .whole_or_routed import IN_MEMORY, LARGEST_SHARE, ROUTED, Prices, Way, ways
 from .workspace import Room
 
 __all__ = ["UpscaleInfo", "Upscaler", "upscale"]
@@ -188,7 +188,7 @@ class Upscaler:
         device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         engine = self._engine(device, dtype)
         source: Read = HostRows(read, shape, device, check_image)
-        if shape[1] * shape[2] <= LOOKED_AT[device.type]:
+        if shape[1] * shape[2] <= IN_MEMORY[device.type]:
             source = _again(source(0, shape[1]))
         sink = HostSink(write, device)
         info = self._run(engine, request, (1, *shape), source, sink, Stopwatch(device, synchronize=False))
@@ -212,7 +212,7 @@ class Upscaler:
         check_image(image)
         engine = self._engine(image.device, dtype)
         canvas = Canvas(image, self.scale)
-        run_static(engine, canvas.shape, canvas.read, canvas.write)
+        run_static(engine, self.num_exits - 1, canvas.size, canvas.read, canvas.write)
         return canvas.sr
 
     # --- the flow ---
@@ -226,19 +226,21 @@ class Upscaler:
         job = Job(engine, request, grid, list(range(shape[0])), read, write, record, watch)
         prices = self._prices(job)
         eta = self._eta(job, prices)
-        static = [] if self._always_routed(job) else too_dear(job, eta, prices)
-        if scores and (static or request.force_exit is not None):
+        taken = [ROUTED] * shape[0] if self._always_routed(job) else ways(job, eta, prices)
+        if scores:
             score_all(job)
         watch.mark("scores")
-        routed = [image for image in job.images if image not in static]
-        if static:
-            part = job.of(static)
-            run_static(engine, (len(static), *shape[1:]), part.read, part.write)
-            watch.mark("static")
-        if routed:
-            with engine.workspace.room() as room:
-                self._run_routed(job.of(routed), eta, prices.cost, room)
-        spent = self._table.spent(record.exit_index, static, grid, engine.overlap(grid.height, grid.width))
+        for way in sorted(set(taken)):
+            part = job.of([image for image in job.images if taken[image] == way])
+            if way.patches:
+                with engine.workspace.room() as room:
+                    self._run_routed(part, eta, prices.cost, room, way.whole)
+            else:
+                run_static(engine, way.whole, (len(part.images), grid.height, grid.width), part.read, part.write)
+                record.exit_index[part.images] = way.whole
+                watch.mark("static")
+        whole = [way.whole for way in taken]
+        spent = self._table.spent(record.exit_index, whole, grid, self._whole_macs(engine, grid))
         spent["ms"] = sum(watch.milliseconds.values())
         return UpscaleInfo(
             outside_inference(record.exit_index),
@@ -246,22 +248,27 @@ class Upscaler:
             outside_inference(record.psnr_db),
             grid,
             eta,
-            static,
+            [image for image in job.images if taken[image] == Way(self.num_exits - 1, patches=False)],
+            whole,
             spent,
             watch.milliseconds,
         )
 
-    def _run_routed(self, job: Job, eta: float, cost: Tensor, room: Room) -> None:
-        """Band by band: scores, decision, exits, blend."""
+    def _run_routed(self, job: Job, eta: float, cost: Tensor, room: Room, whole: int = 0) -> None:
+        """Band by band: scores, decision, exits, blend. Patches whose exit is no deeper than ``whole`` go through that one
+        together, where it is not 0."""
         engine, network, watch = job.engine, job.engine.network, job.watch
         batch = engine.batch(job.grid.patch_size)
+        shape = len(job.images), job.grid.height, job.grid.width
+        together = StaticRows(static_strips(engine, whole, shape, job.read)) if whole else None
         blend: BandBlend | None = None
-        for band, lr, order, running in beside(self._routed(job, eta, cost), engine.device):
+        for band, lr, order, running in beside(self._routed(job, eta, cost, whole), engine.device):
             blend = blend or BandBlend(len(job.images), self.scale, blended_dtype(lr), self.model.window)
             rgb, parts = as_rgb(lr), None
+            rest = as_rgb(together(self.scale * band.top, self.scale * band.bottom)) if together else None
             while parts is None:
                 try:
-                    parts = run_exits(network, rgb, band.local, order, running, batch, engine.fused, room)
+                    parts = run_exits(network, rgb, band.local, order, running, batch, engine.fused, room, rest)
                     if engine.dtype == torch.float16:
                         redo_overflows(engine.exact, rgb, band.local, order, running, batch, parts)
                 except RuntimeError as error:
@@ -272,8 +279,11 @@ class Upscaler:
             job.write(self.scale * band.finished[0], finish(blend(band, parts, order), lr))
             watch.mark("blend")
 
-    def _routed(self, job: Job, eta: float, cost: Tensor) -> Iterator[tuple[Band, Tensor, Tensor, list[int]]]:
-        """Every band: its rows, its patches by descending exit, and how many of them reach each depth."""
+    def _routed(
+        self, job: Job, eta: float, cost: Tensor, whole: int
+    ) -> Iterator[tuple[Band, Tensor, Tensor, list[int]]]:
+        """Every band: its rows, its patches by descending exit, and how many of them reach each depth: but for those that go
+        through ``whole`` together, which reach none."""
         request, record = job.request, job.record
         for band in job.engine.bands(job.grid, len(job.images)):
             lr, here = job.rows(band), job.here(band)
@@ -284,10 +294,11 @@ class Upscaler:
                     score(job, band, lr)
                 psnr_db, edge_score = record.psnr_db[here], record.edge_score[here]
                 chosen = choose_exits(psnr_db.flatten(0, 2), edge_score.flatten(), cost, eta, request.gamma)
-                record.exit_index[here] = chosen.view(edge_score.shape)
+                record.exit_index[here] = chosen.clamp_min_(whole).view(edge_score.shape)
             job.watch.mark("scores")
             order, offsets = ops.route_exits(record.exit_index[here].flatten(), self.num_exits)
             running = offsets.tolist()  # the one wait for the device: how many patches reach each depth
+            running[1 : whole + 1] = [running[whole + 1]] * whole
             job.watch.mark("decision")
             yield band, lr[:, :, band.above : lr.shape[2] - band.below], order, running
 
@@ -296,12 +307,21 @@ class Upscaler:
     def _prices(self, job: Job) -> Prices:
         """In multiply-accumulates, or where milliseconds are asked for, in those of the device."""
         engine, grid = job.engine, job.grid
-        overlap = engine.overlap(grid.height, grid.width)
         if self.column != "ms" and job.request.budget_ms is None:
-            return Prices(engine.cost, partial(self._table.routed, grid=grid), LARGEST_SHARE * overlap)
+            whole = LARGEST_SHARE * self._whole_macs(engine, grid)
+            return Prices(engine.cost, partial(self._table.routed, grid=grid), whole)
         measured = self._measured(job)
-        whole = measured.static_ms * grid.height * grid.width * overlap
+        whole = measured.static_ms * grid.height * grid.width * measured.relative * self._overlaps(engine, grid)
         return Prices(measured.relative.to(engine.cost), measured.routed, whole)
+
+    def _overlaps(self, engine: Engine, grid: PatchGrid) -> Tensor:
+        """``Engine.overlap`` of every exit, (E,) float64; 1 for bicubic."""
+        learned = [engine.overlap(depth, grid.height, grid.width) for depth in range(1, self.num_exits)]
+        return torch.tensor([1.0, *learned], dtype=torch.float64)
+
+    def _whole_macs(self, engine: Engine, grid: PatchGrid) -> Tensor:
+        """True multiply-accumulates of every exit over an image as a whole, over those of the full one without overlap, (E,)."""
+        return self._table.relative("macs") * self._overlaps(engine, grid)
 
     def _measured(self, job: Job) -> Calibration:
         return self._calibration(job.engine, job.grid.patch_size, job.grid.overlap)
@@ -383,12 +403,12 @@ class Upscaler:
 
         def static() -> None:
             canvas = Canvas(image, self.scale)
-            run_static(engine, canvas.shape, canvas.read, canvas.write)
+            run_static(engine, self.num_exits - 1, canvas.size, canvas.read, canvas.write)
             Stopwatch(engine.device, synchronize=True)
 
         exits = [partial(run, depth) for depth in range(self.num_exits)]
         mixed = partial(run, None), turns.bincount().tolist()
-        pixels = height * width * engine.overlap(height, width)
+        pixels = height * width * engine.overlap(self.num_exits - 1, height, width)
         return calibration.measure(exits, mixed, static, grid.num_patches, pixels)
 
     def fastest_dtype(self, device: torch.device) -> torch.dtype:
@@ -508,8 +528,10 @@ def upscale(
         ValueError: an argument is out of range; the message names it.
         FileNotFoundError: ``model`` is a path that does not exist.
 
-    An image whose routing would cost more than the full network run over it as a whole (its patches overlap) is given to the
-    full network as a whole; so says ``UpscaleInfo.static``. ``force_exit`` and a ``budget`` below 1 are always routed.
+    Patches overlap: where that costs more than it saves, an image of up to 2 megapixels (16 on CUDA) goes through an exit as a
+    whole, and only the patches that chose deeper ones are run beside it; a larger one only through the full network. So say
+    ``UpscaleInfo.whole`` and ``static``. No patch takes a shallower exit than it chose. ``force_exit`` and a ``budget`` below 1
+    are always routed.
 
     Deterministic: the same input gives the same bytes, alone or in a batch. Not differentiable.
     """

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which images go through the full network as a whole, because routing their overlapping patches would cost more."""
+"""Which images go through one exit as a whole, because running their overlapping patches would cost more."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from enaf_ext import ops
@@ -16,6 +17,9 @@ from .scores import score_all, scores_of, spread
 
 LOOKED_AT = {"cpu": 1 << 18, "cuda": 1 << 24}
 """The largest image, in pixels, whose patches are all scored before it is decided whether routing pays."""
+IN_MEMORY = {"cpu": 1 << 21, "cuda": 1 << 24}
+"""The largest that may go through an exit shallower than the full one as a whole: all its patches are scored before any runs,
+and its rows are read in any order. Of larger ones only a sample is looked at."""
 
 FIRST_LOOK, TEXTURED = (16, 8), 16
 """On a CPU the patches above a sixteenth and an eighth of all others by their edge scores come first: where these two take exits
@@ -24,6 +28,9 @@ smooth parts, on which routing mostly pays: all are scored at once."""
 
 LARGEST_SHARE = 1.0
 """Of the full network's multiply-accumulates, up to which an image is routed."""
+WORTH_IT, WORTH_MIXING = 0.9, 0.8
+"""Of the price of routing, up to which an image goes as a whole through an exit that is not the full one, and through one with
+some of its patches beside it, whose memory has to be written and read once more."""
 
 
 class Prices(NamedTuple):
@@ -32,34 +39,65 @@ class Prices(NamedTuple):
     Attributes:
         cost: (E,), c of the fusion rule.
         routed: how many of its patches take each exit, (E,) -> the price of it routed.
-        whole: of the full network over it as a whole.
+        whole: (E,) float64 on the CPU, of each exit over it as a whole; 0 for bicubic.
     """
 
     cost: Tensor
     routed: Callable[[Tensor], float]
-    whole: float
+    whole: Tensor
 
 
-def too_dear(job: Job, eta: float, prices: Prices) -> list[int]:
-    """The images of a job on which routing does not pay. Scores as few patches as that takes; of images up to ``LOOKED_AT``
-    mostly all, which are then in the record."""
+class Way(NamedTuple):
+    """How an image goes.
+
+    Attributes:
+        whole: the exit that all of it goes through at once; 0 if none.
+        patches: whether patches go through other, deeper exits.
+    """
+
+    whole: int
+    patches: bool
+
+
+ROUTED = Way(0, True)
+
+
+def ways(job: Job, eta: float, prices: Prices) -> list[Way]:
+    """The cheapest way of every image on which no patch takes a shallower exit than it chose. Scores as few patches as that
+    takes; of images up to ``LOOKED_AT`` mostly all, which are then in the record."""
     grid, record, device = job.grid, job.record, job.engine.device.type
+    pixels, full = grid.height * grid.width, Way(len(prices.cost) - 1, patches=False)
     dear: list[int] = []
     if not record.scored:
-        if grid.height * grid.width > LOOKED_AT[device]:
-            return _dear_by(job, eta, prices, *scores_of(job, spread(grid)))
-        if device == "cpu":
+        if pixels > LOOKED_AT[device]:
+            dear = _dear_by(job, eta, prices, *scores_of(job, spread(grid)))
+        elif device == "cpu":
             dear = _dear_at_first_look(job, eta, prices)
-        if len(dear) < len(job.images):
+        if len(dear) < len(job.images) and pixels <= IN_MEMORY[device]:
             score_all(job)
-    if len(dear) < len(job.images):
-        all_told = _dear_by(job, eta, prices, record.psnr_db.flatten(1, 2), record.edge_score.flatten(1))
-        dear = [image for image in job.images if image in dear or image in all_told]
-    return dear
+    if not record.scored:
+        return [full if image in dear else ROUTED for image in job.images]
+    all_told = _counts(job, eta, prices, record.psnr_db.flatten(1, 2), record.edge_score.flatten(1))
+    cheapest = [_cheapest(counts, prices) for counts in all_told]
+    return [full if image in dear else way for image, way in zip(job.images, cheapest, strict=True)]
+
+
+def _cheapest(counts: Tensor, prices: Prices) -> Way:
+    """By how many patches (E,) take each exit."""
+    routed = prices.routed(counts)
+    best, price = ROUTED, routed
+    for depth in range(1, len(counts)) if counts[1:].any() else ():  # nothing is cheaper than bicubic
+        deeper = torch.cat([counts[: depth + 1].sum()[None], counts.new_zeros(depth), counts[depth + 1 :]])
+        way = Way(depth, patches=bool(deeper[1:].any()))
+        asked = prices.whole[depth].item() + (prices.routed(deeper) if way.patches else 0.0)
+        worth = WORTH_MIXING if way.patches else WORTH_IT if depth < len(counts) - 1 else 1.0
+        if asked < min(price, worth * routed):
+            best, price = way, asked
+    return best
 
 
 def _dear_at_first_look(job: Job, eta: float, prices: Prices) -> list[int]:
-    """The same by two patches of each image that has no smooth parts."""
+    """Images that are too dear by two patches, of those that have no smooth parts."""
     grid, dear = job.grid, []
     edge_score = ops.edge_score(job.read(0, grid.height), grid).view(len(job.images), -1)
     places = [grid.num_patches // share for share in FIRST_LOOK]
@@ -72,12 +110,18 @@ def _dear_at_first_look(job: Job, eta: float, prices: Prices) -> list[int]:
 
 
 def _dear_by(job: Job, eta: float, prices: Prices, psnr_db: Tensor, edge_score: Tensor) -> list[int]:
-    """The same by these scores (B, n, E) and (B, n) of the images."""
-    chosen = choose_exits(psnr_db.flatten(0, 1), edge_score.flatten(), prices.cost, eta, job.request.gamma)
+    """Images that go through the full network as a whole, by some scores (B, n, E) and (B, n) of them: where it is cheaper than
+    routing, and nothing cheaper would do. In images up to ``IN_MEMORY`` that is where it is the exit of some patches."""
+    small = job.grid.height * job.grid.width <= IN_MEMORY[job.engine.device.type]
     dear = []
-    for image, exits in zip(job.images, chosen.view(edge_score.shape).cpu(), strict=True):
-        counts = exits.bincount(minlength=len(prices.cost)) * (job.grid.num_patches / len(exits))
-        # nothing is cheaper than bicubic, however little of its patches an image fills
-        if prices.routed(counts) > prices.whole and exits.any():
+    for image, counts in zip(job.images, _counts(job, eta, prices, psnr_db, edge_score), strict=True):
+        routed = prices.routed(counts * (job.grid.num_patches / counts.sum()))
+        if routed > prices.whole[-1].item() and counts[1:].any() and (counts[-1] > 0 or not small):
             dear.append(image)
     return dear
+
+
+def _counts(job: Job, eta: float, prices: Prices, psnr_db: Tensor, edge_score: Tensor) -> list[Tensor]:
+    """How many of these patches of each image take each exit, (E,) int64 on the CPU."""
+    chosen = choose_exits(psnr_db.flatten(0, 1), edge_score.flatten(), prices.cost, eta, job.request.gamma)
+    return [exits.bincount(minlength=len(prices.cost)) for exits in chosen.view(edge_score.shape).cpu()]

@@ -115,7 +115,9 @@ class LiveRouter:
         return LiveRouting(
             exit_index=chosen.view(self.grid.rows, self.grid.cols),
             counts=counts,
-            cost=self._costs.spent(chosen.view(1, self.grid.rows, self.grid.cols), [], self.grid),
+            cost=self._costs.spent(
+                chosen.view(1, self.grid.rows, self.grid.cols), [0], self.grid, self._costs.relative("macs")
+            ),
             changed=int(changed.sum()),
             run=run,
             milliseconds={"decision": 1e3 * (decided - started), "exits": 1e3 * running, "blend": 1e3 * blending},
