@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+import enaf.engine
+import enaf.static
 import enaf.whole_or_routed
 import enaf_ext
 from enaf.adaptive import AdaptiveNetwork
@@ -50,7 +52,9 @@ def picture(images: int, channels: int, dtype: torch.dtype) -> Tensor:
     for image in lr:
         image[:, 28 * 2 : 28 * 2 + 32, 28 * 4 : 28 * 4 + 32] += 150
         image[:, 28 * 7 :, 28 * 9 :] += 150  # a patch that the image cuts
-    return lr.to(dtype) if dtype == torch.uint8 else lr.to(dtype) / 255
+    return (
+        lr.to(dtype) if dtype == torch.uint8 else (lr * 257).to(dtype) if dtype == torch.uint16 else lr.to(dtype) / 255
+    )
 
 
 def covered(exit_index: Tensor, grid: PatchGrid) -> Tensor:
@@ -62,16 +66,19 @@ def covered(exit_index: Tensor, grid: PatchGrid) -> Tensor:
 CASES = [
     *((name, 3, torch.uint8, 24) for name in backbone_names()),
     *((name, channels, torch.float32, 256) for name in ("light", "fsrcnn") for channels in (1, 3)),
+    *((name, 3, torch.uint16, 24) for name in ("light", "fsrcnn")),
 ]
 
 
 @pytest.mark.parametrize(("name", "channels", "dtype", "bands"), CASES, ids=str)
 def test_deeper_patches_beside_an_exit_as_a_whole(
-    name: str, channels: int, dtype: torch.dtype, bands: int, monkeypatch: pytest.MonkeyPatch
+    name: str, channels: int, dtype: torch.dtype, bands: int, device: torch.device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where none of them is, the image is that of the exit as a whole, to the bit; inside them it is theirs."""
-    monkeypatch.setitem(enaf.engine.BAND_PATCHES, "cpu", bands)
-    ours, lr = upscaler(name), picture(2, channels, dtype)
+    """Where none of them is, the image is that of the exit as a whole; inside them it is theirs."""
+    monkeypatch.setitem(enaf.engine.BAND_PATCHES, device.type, bands)
+    monkeypatch.setattr(enaf.static, "STRIP_VALUES", 4 << 20)  # several strips
+    monkeypatch.setattr(enaf.static, "FUSED_BYTES", 4 << 20)
+    ours, lr = upscaler(name), picture(2, channels, dtype).to(device)
     sr, info = ours(lr, eta=0.1, return_info=True, dtype=torch.float32)
     assert info.whole == [1, 1]
     assert info.static == []
@@ -84,9 +91,11 @@ def test_deeper_patches_beside_an_exit_as_a_whole(
     theirs, others = covered(deep, info.grid), covered(~deep, info.grid)
     outside, inside = (theirs == 0).expand_as(sr), (others == 0).expand_as(sr)
     assert inside.any()
-    torch.testing.assert_close(sr[outside], whole.sr[outside], rtol=0, atol=0 if dtype == torch.uint8 else 1e-6)
-    torch.testing.assert_close(sr[inside], forced[inside], rtol=0, atol=0 if dtype == torch.uint8 else 1e-6)
-    assert not torch.equal(whole.sr[inside], forced[inside])
+    sr, whole_sr, forced = (image.float() for image in (sr, whole.sr, forced))
+    atol = 1e-6 if dtype == torch.float32 else int(device.type == "cuda")
+    torch.testing.assert_close(sr[outside], whole_sr[outside], rtol=0, atol=atol)
+    torch.testing.assert_close(sr[inside], forced[inside], rtol=0, atol=atol)
+    assert not torch.equal(whole_sr[inside], forced[inside])
     macs = ours._table.relative("macs")
     assert macs[1] < info.cost["macs"] < 1.2 * macs[1] + 0.1
 
