@@ -132,7 +132,7 @@ def shares(upscaler: Upscaler, image: Tensor, eta: float) -> dict[str, float]:
     the times of the kernels that they launched, which are events of their own too and would count twice."""
     activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if image.is_cuda else [])
     upscaler(image, eta)
-    with profile(activities=activities) as recorded:
+    with profile(activities=activities, record_shapes=True) as recorded:
         for _ in range(3):
             upscaler(image, eta)
     groups = dict.fromkeys(("layers of the networks", "bicubic exit", "our other operators", "the rest"), 0.0)
@@ -150,13 +150,14 @@ def shares(upscaler: Upscaler, image: Tensor, eta: float) -> dict[str, float]:
         "mkldnn",
         "cudnn",
     )
-    for event in recorded.key_averages():
+    for event in recorded.key_averages(group_by_input_shape=True):
         if event.device_type != DeviceType.CPU:
             continue
+        shuffles = event.key == "aten::copy_" and len(event.input_shapes[0]) == 6  # pixels by runs of channels
         own = event.self_device_time_total if image.is_cuda else event.self_cpu_time_total
         if "bicubic_patches" in event.key:
             groups["bicubic exit"] += own
-        elif any(name in event.key for name in networks):
+        elif shuffles or any(name in event.key for name in networks):
             groups["layers of the networks"] += own
         elif "enaf_ext" in event.key:
             groups["our other operators"] += own

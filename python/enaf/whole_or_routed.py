@@ -111,12 +111,18 @@ def _dear_at_first_look(job: Job, eta: float, prices: Prices) -> list[int]:
 
 def _dear_by(job: Job, eta: float, prices: Prices, psnr_db: Tensor, edge_score: Tensor) -> list[int]:
     """Images that go through the full network as a whole, by some scores (B, n, E) and (B, n) of them: where it is cheaper than
-    routing, and nothing cheaper would do. In images up to ``IN_MEMORY`` that is where it is the exit of some patches."""
-    small = job.grid.height * job.grid.width <= IN_MEMORY[job.engine.device.type]
+    routing. In images up to ``IN_MEMORY`` also cheaper than the deepest exit of these patches as a whole, for which all the
+    others have to be scored."""
+    grid, full = job.grid, prices.whole[-1].item()
+    small = grid.height * grid.width <= IN_MEMORY[job.engine.device.type]
     dear = []
     for image, counts in zip(job.images, _counts(job, eta, prices, psnr_db, edge_score), strict=True):
-        routed = prices.routed(counts * (job.grid.num_patches / counts.sum()))
-        if routed > prices.whole[-1].item() and counts[1:].any() and (counts[-1] > 0 or not small):
+        deepest = int(counts.nonzero().max())
+        nothing_learned = torch.zeros_like(counts)
+        nothing_learned[0] = grid.num_patches
+        shallower = prices.whole[deepest].item() + prices.routed(nothing_learned)
+        routed = prices.routed(counts * (grid.num_patches / counts.sum()))
+        if routed > full and deepest > 0 and (shallower >= full or not small):
             dear.append(image)
     return dear
 
