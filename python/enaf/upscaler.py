@@ -169,7 +169,7 @@ class Upscaler:
         Args:
             read: (top, bottom) -> (C, bottom - top, W), a CPU tensor with these rows of the LR image. Asked for ascending,
                 overlapping bands, and from the top again after a first look that some requests need (a budget at all rows,
-                others at a sample).
+                others at a sample); of an image of up to 2 megapixels (16 on CUDA) for all rows, once.
             shape: (C, H, W) of the LR image, C = 1 or 3.
             write: (top, rows), rows (C, n, s*W) on the CPU, of the dtype that ``read`` gave: called in order, until each SR
                 row was given exactly once.
