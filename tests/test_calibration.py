@@ -11,20 +11,21 @@ import torch
 
 import enaf_ext
 from enaf import calibration
-from enaf.calibration import Calibration, Setting
+from enaf.calibration import LAST_CALLS, Calibration, Pace, Setting
 from enaf.cli import main
 from enaf.evaluate.speed import PLAIN, STATIC, Contender, fastest_equal, in_dtype, in_other_arithmetic, interleaved
 from enaf.image_io import write_image
 from enaf.inference import multiplies_bfloat16
+from enaf.whole_or_routed import IN_MEMORY
 
-MEASURED = Calibration((0.5, 1.5, 2.0, 2.5), 0.01)
+MEASURED = Calibration((0.5, 1.5, 2.0, 2.5), 0.1, (0.0, 0.01, 0.01, 0.01))
 
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache directory of the test's own, and milliseconds known beforehand."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(calibration, "measure", lambda *_: MEASURED)
+    monkeypatch.setattr(calibration, "measure", lambda **_: MEASURED)
     return tmp_path
 
 
@@ -50,7 +51,13 @@ def test_is_kept_for_one_setting(cache: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", ["", "[]", '{"patch_ms": 3, "static_ms": 1}', '{"patch_ms": ["x"], "static_ms": 1}']
+    "content",
+    [
+        "",
+        "[]",
+        '{"patch_ms": [1, 2, 3, 4], "static_ms": 1}',
+        '{"patch_ms": ["x"], "score_ms": 1, "whole_ms": [0, 1, 1, 1]}',
+    ],
 )
 def test_what_cannot_be_read_is_measured_again(cache: Path, content: str) -> None:
     upscaler = enaf_ext.Upscaler()
@@ -78,9 +85,18 @@ def test_fingerprint_knows_the_weights() -> None:
     assert calibration.fingerprint(layer) != before
 
 
-def test_relative_and_share() -> None:
+def test_relative() -> None:
     assert MEASURED.relative.tolist() == [0, 0.5, 0.75, 1]
-    assert [MEASURED.share(value) for value in (0.1, 0.5, 1.5, 9)] == [0, 0, 0.5, 1]
+
+
+def test_pace_is_that_of_the_last_calls() -> None:
+    pace = Pace()
+    assert pace.ratio == 1
+    pace.add(expected=10, taken=50)
+    assert pace.ratio == 1  # one call may be anything
+    for _ in range(LAST_CALLS):
+        pace.add(expected=10, taken=12)
+    assert pace.ratio == pytest.approx(1.2)
 
 
 def test_every_run_is_timed_once_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,35 +110,104 @@ def test_every_run_is_timed_once_a_turn(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr(calibration.time, "perf_counter", lambda: clock)
     # ten patches: 10, 20 and 40 ms through one exit, 31 ms mixed where (4 * 0 + 3 * 10 + 3 * 30) / 10 + 10 = 22 ms are due
-    exits, mixed, static = (
+    exits, mixed, scores, whole = (
         [partial(run, index, seconds) for index, seconds in enumerate((0.010, 0.020, 0.040))],
         (partial(run, 3, 0.031), (4, 3, 3)),
-        partial(run, 4, 0.050),
+        partial(run, 4, 0.002),
+        [partial(run, 5, 0.030), partial(run, 6, 0.050)],
     )
-    measured = calibration.measure(exits, mixed, static, 10, 100)
-    assert calls == [0, 1, 2, 3, 4] * (1 + calibration.REPEATS)
+    measured = calibration.measure(exits, mixed, scores, whole, 10, [100, 125])
+    assert calls == [0, 1, 2, 3, 4, 5, 6] * (1 + calibration.REPEATS)
     dearer = (31 - 10) / (22 - 10)
     assert measured.patch_ms == pytest.approx((1, 1 + dearer, 1 + 3 * dearer))
-    assert measured.static_ms == pytest.approx(0.5)
-    assert measured.routed(torch.tensor([4, 3, 3])) == pytest.approx(31)
+    assert measured.score_ms == pytest.approx(0.2)
+    assert measured.whole_ms == pytest.approx((0, 0.3, 0.4))
+
+
+def routed_ms(exit_index: torch.Tensor) -> float:
+    return sum(MEASURED.patch_ms[depth] for depth in exit_index.flatten().tolist())
+
+
+def with_whole(cache: Path, monkeypatch: pytest.MonkeyPatch, patch_ms: float, whole_ms: float) -> None:
+    """What patches and pixels take from now on, the full exit's; the others' in proportion."""
+    known = Calibration(
+        (0.2 * patch_ms, 0.6 * patch_ms, 0.8 * patch_ms, patch_ms), 0.04 * patch_ms, (0, *[whole_ms] * 3)
+    )
+    monkeypatch.setattr(calibration, "measure", lambda **_: known)
+    for file in cache.rglob("*.json"):
+        file.unlink()
 
 
 def test_budget_in_milliseconds(cache: Path) -> None:
-    upscaler, lr = enaf_ext.Upscaler(), picture()
-    patches = 56
+    lr, patches = picture(), 56
     spent = []
-    for budget_ms in (30.0, 40.0, 60.0, 80.0):
-        _, info = upscaler(lr, budget_ms=budget_ms, return_info=True)
+    for budget_ms in (1e-3, 30.0, 40.0, 60.0, 80.0, 1e6):
+        _, info = enaf_ext.Upscaler()(lr, budget_ms=budget_ms, return_info=True)
         assert info.exit_index.numel() == patches
-        spent.append(MEASURED.routed(info.exit_index.flatten().bincount(minlength=4)))
+        spent.append(routed_ms(info.exit_index))
         assert info.whole == [0]
-        assert spent[-1] <= budget_ms + 1e-6
+        assert spent[-1] <= max(budget_ms, 0.5 * patches) + 1e-6
     assert spent == sorted(spent)
-    assert spent[0] > 0.5 * patches
+    assert spent[0] == 0.5 * patches  # nothing is cheaper than bicubic
+    assert spent[1] > spent[0]
+    assert info.eta == 0
+    upscaler = enaf_ext.Upscaler()
     with pytest.raises(ValueError, match="budget_ms: expected a finite number above 0, got 0"):
         upscaler(lr, budget_ms=0)
     with pytest.raises(ValueError, match="budget: expected None where budget_ms is given, got both"):
         upscaler(lr, budget_ms=1, budget=0.5)
+
+
+def test_what_the_cheapest_way_saves_is_spent(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A budget buys a smaller eta where an exit as a whole costs less than patches; and is kept with it."""
+    lr, asked = torch.stack([picture(), picture().flip(1)]), 100.0
+    with_whole(cache, monkeypatch, 2.5, 1.0)
+    _, routed = enaf_ext.Upscaler()(lr, budget_ms=asked, return_info=True)
+    assert routed.whole == [0, 0]
+    assert routed_ms(routed.exit_index) <= asked
+    whole_ms = 0.35 * asked / (200 * 228)
+    with_whole(cache, monkeypatch, 2.5, whole_ms)
+    _, whole = enaf_ext.Upscaler()(lr, budget_ms=asked, return_info=True)
+    assert max(whole.whole) > 0
+    assert whole.eta < routed.eta
+    assert whole.exit_index.sum() > routed.exit_index.sum()
+
+
+def test_calls_that_take_longer_or_shorter_than_expected(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the machine is a hundred times faster than its calibration says, the same budget soon buys more."""
+    with_whole(cache, monkeypatch, 1000.0, 1e6)
+    upscaler, lr = enaf_ext.Upscaler(), picture()
+    etas = [
+        upscaler(lr, budget_ms=20_000, return_info=True, scores=False)[1].eta for _ in range(calibration.LAST_CALLS + 1)
+    ]
+    assert etas[0] == etas[1] > 0
+    assert etas[-1] == 0
+    upscaler.calibration(renew=True)
+    assert upscaler(lr, budget_ms=20_000, return_info=True)[1].eta == etas[0]
+
+
+def test_the_time_of_reading_and_writing_is_not_the_calls(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = 0.0
+    for module in ("enaf.record", "enaf.streaming"):
+        monkeypatch.setattr(f"{module}.time.perf_counter", lambda: clock)
+    upscaler, lr, added = enaf_ext.Upscaler(), picture(), []
+    monkeypatch.setattr(Pace, "add", lambda _, expected, taken: added.append((expected, taken)))
+
+    def read(top: int, bottom: int) -> torch.Tensor:
+        nonlocal clock
+        clock += 3
+        return lr[:, top:bottom]
+
+    def write(top: int, rows: torch.Tensor) -> None:
+        nonlocal clock
+        clock += 5
+
+    for limit in (1 << 21, 1000):  # at once, row by row
+        monkeypatch.setitem(IN_MEMORY, "cpu", limit)
+        info = upscaler.stream(read, (3, *lr.shape[1:]), write, device="cpu", budget_ms=60)
+        assert info.cost["ms"] >= 5000
+        assert added.pop() == (pytest.approx(routed_ms(info.exit_index)), pytest.approx(0, abs=1e-3))
+        assert added == []
 
 
 def test_cost_in_milliseconds_decides(cache: Path) -> None:
@@ -136,8 +221,8 @@ def test_cost_in_milliseconds_decides(cache: Path) -> None:
 
 
 def test_static_where_it_takes_less_time(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for static_ms, pays in ((1e-9, True), (1e9, False)):
-        monkeypatch.setattr(calibration, "measure", lambda *_, ms=static_ms: Calibration(MEASURED.patch_ms, ms))
+    for whole_ms, pays in (((0, 1e-9, 2e-9, 3e-9), True), ((0, 1e9, 2e9, 3e9), False)):
+        monkeypatch.setattr(calibration, "measure", lambda ms=whole_ms, **_: Calibration(MEASURED.patch_ms, 0.1, ms))
         for file in cache.rglob("*.json"):
             file.unlink()
         _, info = enaf_ext.Upscaler(cost="ms")(picture(), 0.5, return_info=True)

@@ -223,7 +223,7 @@ def test_automatic_device() -> None:
 def test_a_calibration_that_cannot_be_kept_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     setting = calibration.Setting("1.0", "model", "cpu", "float32", 2, 32, 4)
-    measured = calibration.Calibration((0.5, 1.5, 2.0, 2.5), 0.001)
+    measured = calibration.Calibration((0.5, 1.5, 2.0, 2.5), 0.1, (0.0, 0.001, 0.001, 0.001))
     setting.path.mkdir(parents=True)  # nothing can take its place
     calibration.keep(setting, measured)
     assert list(setting.path.parent.iterdir()) == [setting.path]

@@ -131,9 +131,11 @@ def test_images_of_a_batch_go_their_own_ways() -> None:
 
 def test_large_images_are_routed_or_go_through_the_full_network(monkeypatch: pytest.MonkeyPatch) -> None:
     ours, lr = upscaler(), picture(1, 3, torch.uint8)
+    assert ours(lr, budget=1.0, return_info=True)[1].whole == [1]
     for limit in ("LOOKED_AT", "IN_MEMORY"):
         monkeypatch.setitem(getattr(enaf.whole_or_routed, limit), "cpu", 1000)
     assert ours(lr, eta=0.1, return_info=True)[1].whole == [0]
+    assert ours(lr, budget=1.0, return_info=True)[1].whole == [0]  # though all its patches are scored
     assert ours(155 + lr % 100, eta=0.1, return_info=True)[1].whole == [3]
 
 
@@ -154,11 +156,9 @@ def test_large_images_are_routed_or_go_through_the_full_network(monkeypatch: pyt
 def test_the_cheapest_way(counts: list[int], way: Way) -> None:
     """Patches cost 1.3 times what their pixels cost as a whole. No way costs more than routing, or takes shallower exits."""
     share = torch.tensor([0, 0.3, 0.6, 1.0], dtype=torch.float64)
-    prices = Prices(share, lambda taken: float(1.3 * (taken.double() @ share)), 100 * share)
-    assert _cheapest(torch.tensor(counts), prices) == way
+    prices = Prices(share, (1.3 * share).tolist(), (100 * share).tolist(), scores=0.0)
+    routed = prices.routed(counts)
+    spent = prices.whole[way.whole] + prices.routed([0] * (way.whole + 1) + counts[way.whole + 1 :])
+    assert _cheapest(counts, prices) == (way, pytest.approx(spent))
     assert way.patches or way.whole >= max(depth for depth in range(4) if counts[depth])
-    routed = prices.routed(torch.tensor(counts))
-    spent = float(prices.whole[way.whole]) + prices.routed(
-        torch.tensor([0] * (way.whole + 1) + counts[way.whole + 1 :])
-    )
     assert way == ROUTED or spent < (1.0 if way.patches or way.whole == 3 else WORTH_IT) * routed

@@ -10,8 +10,10 @@ import platform
 import statistics
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -20,6 +22,8 @@ from torch import Tensor, nn
 from .version import version
 
 REPEATS = 5
+LAST_CALLS = 5
+"""That tell how long calls take over what was expected."""
 
 
 @dataclass(frozen=True)
@@ -28,11 +32,14 @@ class Calibration:
 
     Attributes:
         patch_ms: E milliseconds: what a patch takes that leaves at each exit, its share of scores and blend included.
-        static_ms: milliseconds that the full network without routing takes for one LR pixel, and for one that it computes twice.
+        score_ms: milliseconds of them that its scores take.
+        whole_ms: E milliseconds: what an exit without patches takes for an LR pixel, and for one that it computes twice; 0 for
+            bicubic.
     """
 
     patch_ms: tuple[float, ...]
-    static_ms: float
+    score_ms: float
+    whole_ms: tuple[float, ...]
 
     @property
     def relative(self) -> Tensor:
@@ -40,13 +47,22 @@ class Calibration:
         patch_ms = torch.tensor(self.patch_ms, dtype=torch.float64)
         return (patch_ms - patch_ms[0]).clamp_min(0) / (patch_ms[-1] - patch_ms[0])
 
-    def routed(self, counts: Tensor) -> float:
-        """Milliseconds of an image whose patches take exits so often, (E,)."""
-        return float(counts.double() @ torch.tensor(self.patch_ms, dtype=torch.float64))
 
-    def share(self, milliseconds: float) -> float:
-        """The mean of ``relative`` that a patch's mean time buys, 0 to 1."""
-        return min(max((milliseconds - self.patch_ms[0]) / (self.patch_ms[-1] - self.patch_ms[0]), 0.0), 1.0)
+class Pace:
+    """How long calls take over what was expected, 0.1 to 10: the median of the last few, so that a single slow one changes
+    nothing."""
+
+    def __init__(self) -> None:
+        self._ratios = deque([1.0] * LAST_CALLS, maxlen=LAST_CALLS)
+
+    def add(self, expected: float, taken: float) -> None:
+        """Another call, in milliseconds."""
+        self._ratios.append(min(max(taken / expected, 0.1), 10.0))
+
+    @property
+    def ratio(self) -> float:
+        """1 before there are calls."""
+        return statistics.median(self._ratios)
 
 
 @dataclass(frozen=True)
@@ -99,24 +115,26 @@ def fingerprint(model: nn.Module) -> str:
 def measure(
     exits: Sequence[Callable[[], object]],
     mixed: tuple[Callable[[], object], Sequence[int]],
-    static: Callable[[], object],
+    scores: Callable[[], object],
+    whole: Sequence[Callable[[], object]],
     patches: int,
-    pixels: float,
+    pixels: Sequence[float],
 ) -> Calibration:
     """Times one image through every exit, through a mixture, and as a whole.
 
     Args:
         exits: runs it through every exit.
         mixed: runs it through a mixture, in which exit j is taken so often as it says.
-        static: runs it through the full network as a whole.
+        scores: scores its patches, which all these do too.
+        whole: runs it through every exit but bicubic without patches.
         patches: of the image.
-        pixels: of the image, those included that ``static`` computes twice.
+        pixels: of the image, those included that each of ``whole`` computes twice.
 
     Patches of one exit alone fill their batches; a real image's do not. The mixture tells by how much dearer all
     exits but bicubic are then. The runs take turns, so that a change of the machine's speed meets all of them, and the median
     of each counts, which is what a budget is to be met by.
     """
-    runs = [*exits, mixed[0], static]
+    runs = [*exits, mixed[0], scores, *whole]
     times: list[list[float]] = [[] for _ in runs]
     for repeat in range(1 + REPEATS):  # the first warms up
         for index, run in enumerate(runs):
@@ -124,18 +142,22 @@ def measure(
             run()
             if repeat > 0:
                 times[index].append(1e3 * (time.perf_counter() - began))
-    *alone, together, whole = (statistics.median(taken) for taken in times)
+    medians = [statistics.median(taken) for taken in times]
+    alone, (together, scored, *as_a_whole) = medians[: len(exits)], medians[len(exits) :]
     least = min(alone)
     expected = sum(count * (taken - least) / patches for count, taken in zip(mixed[1], alone, strict=True))
     dearer = max(1.0, (together - least) / expected) if expected > 0 else 1.0
-    return Calibration(tuple((least + dearer * (taken - least)) / patches for taken in alone), whole / pixels)
+    patch_ms = tuple((least + dearer * (taken - least)) / patches for taken in alone)
+    whole_ms = (0.0, *(taken / seen for taken, seen in zip(as_a_whole, pixels, strict=True)))
+    return Calibration(patch_ms, min(scored, least) / patches, whole_ms)
 
 
 def load(setting: Setting) -> Calibration | None:
     """What was kept for this setting; None where there is nothing, or nothing that can be read."""
     try:
         kept = json.loads(setting.path.read_text())
-        return Calibration(tuple(map(float, kept["patch_ms"])), float(kept["static_ms"]))
+        patch_ms, whole_ms = (tuple(map(float, kept[name])) for name in ("patch_ms", "whole_ms"))
+        return Calibration(patch_ms, float(kept["score_ms"]), whole_ms)
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -152,6 +174,7 @@ def keep(setting: Setting, calibration: Calibration) -> None:
         return
 
 
+@cache
 def _cpu_name() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()

@@ -8,6 +8,7 @@ activation, transposed convolutions charged at every output pixel and without th
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -139,12 +140,17 @@ class CostTable:
             the patches, overlap included, and of the estimator, over those of the full network run once over the image
             without tiling.
         """
+        exits, images = len(self.paper), len(exit_index)
+        first = exits * torch.arange(images)[:, None]  # counted for every image by itself
+        counts = (exit_index.flatten(1).cpu() + first).flatten().bincount(minlength=exits * images).view(images, exits)
+        paper = float((counts.double() @ self.paper).sum()) / exit_index.numel()
+        patch, scores, as_a_whole = self.patch(grid).tolist(), self.scores(grid), whole_macs.tolist()
         macs = 0.0
-        for depth, exits in zip(whole, exit_index.flatten(1).cpu(), strict=True):
-            counts = exits.bincount(minlength=len(self.paper))
-            counts[1 : depth + 1] = 0
-            macs += float(whole_macs[depth]) + (self.routed(counts, grid) if counts[1:].any() or depth == 0 else 0.0)
-        return {"paper": float(self.paper[exit_index.cpu()].mean()), "macs": macs / len(exit_index)}
+        for depth, taken in zip(whole, counts.tolist(), strict=True):
+            deeper = [0] * (depth + 1) + taken[depth + 1 :]
+            macs += as_a_whole[depth] + sum(map(operator.mul, deeper, patch))
+            macs += scores if depth == 0 or any(deeper) else 0.0
+        return {"paper": paper, "macs": macs / images}
 
     def routed(self, counts: Tensor, grid: PatchGrid, batch: int = 1) -> float:
         """True multiply-accumulates of routed images over those of the full network run over them as a whole.
@@ -154,6 +160,13 @@ class CostTable:
             grid: the patches' grid over an image.
             batch: images.
         """
-        patches = float((counts.double() * self.macs_per_pixel).sum()) * grid.patch_size**2
-        estimator = batch * grid.padded_height * grid.padded_width * self.estimator_macs_per_pixel
-        return (patches + estimator) / (batch * grid.height * grid.width * float(self.macs_per_pixel[-1]))
+        return float(counts.double() @ self.patch(grid)) / batch + self.scores(grid)
+
+    def patch(self, grid: PatchGrid) -> Tensor:
+        """True multiply-accumulates of a patch at each exit over those of the full network over the image as a whole, (E,)."""
+        return self.relative("macs") * (grid.patch_size**2 / (grid.height * grid.width))
+
+    def scores(self, grid: PatchGrid) -> float:
+        """Those of the estimator over an image."""
+        estimator = grid.padded_height * grid.padded_width * self.estimator_macs_per_pixel
+        return estimator / (grid.height * grid.width * float(self.macs_per_pixel[-1]))

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -53,8 +54,7 @@ def eta_for_budget(
 ) -> float:
     """The smallest eta whose mean cost stays within a budget.
 
-    Raising eta can only move a patch to a cheaper exit, so the mean cost falls monotonically and bisection finds the
-    step (ours: the paper tunes eta by hand).
+    Ours: the paper tunes eta by hand.
 
     Args:
         budget: largest mean of c over the patches, 0 to 1 (c as in ``choose_exits``, like all other arguments).
@@ -73,14 +73,25 @@ def eta_for_budget(
     def spent(eta: float) -> float:
         return float(cost[(base - eta * cost).argmax(dim=1)].double().mean())
 
-    if base.shape[0] == 0 or spent(0.0) <= budget:
+    return smallest_eta(spent, budget, 1e-6) if len(base) else 0.0
+
+
+def smallest_eta(spent: Callable[[float], float], budget: float, precision: float) -> float:
+    """The smallest eta at which ``spent(eta)`` stays within a budget, to a relative ``precision``, from the affordable side.
+
+    Raising eta can only move a patch to a cheaper exit, so what is spent falls and bisection finds the step.
+
+    Raises:
+        ValueError: no finite eta is large enough.
+    """
+    if spent(0.0) <= budget:
         return 0.0
     low, high = 0.0, 1.0
     while spent(high) > budget:
         low, high = high, high * 2
         if not math.isfinite(high):
             raise ValueError("psnr_db: expected finite estimates")
-    while high - low > 1e-6 * high:
+    while high - low > precision * high:
         middle = 0.5 * (low + high)
         low, high = (low, middle) if spent(middle) <= budget else (middle, high)
     return high

@@ -157,12 +157,21 @@ class Stopwatch:
     last: float = 0.0
 
     def __post_init__(self) -> None:
-        self.last = self._now()
+        self.began = self.last = self._now()
 
     def _now(self) -> float:
         if self.synchronize and self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         return time.perf_counter() * 1e3
+
+    @property
+    def waits(self) -> bool:
+        """Whether it tells what the work takes, not only what starting it does."""
+        return self.synchronize or self.device.type == "cpu"
+
+    def total(self) -> float:
+        """Milliseconds since it was started."""
+        return self._now() - self.began
 
     def mark(self, stage: str) -> None:
         """The time since the last mark was spent on ``stage``."""

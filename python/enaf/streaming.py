@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple, TypeVar
 
@@ -23,6 +24,9 @@ class HostRows:
         shape: (channels, height, width) of the LR image.
         device: where the rows go.
         check: complains about the first batch of rows that is no image; given (1, C, rows, W).
+
+    Attributes:
+        seconds: that ``read`` took.
     """
 
     def __init__(
@@ -30,6 +34,7 @@ class HostRows:
     ):
         self.read, self.shape, self.device, self.check = read, shape, device, check
         self.dtype: torch.dtype | None = None
+        self.seconds = 0.0
 
     def __call__(self, top: int, bottom: int) -> Tensor:
         """(1, C, bottom - top, W) on the device, in the stream that is current.
@@ -37,7 +42,9 @@ class HostRows:
         Raises:
             TypeError, ValueError: ``read`` returned something else.
         """
+        began = time.perf_counter()
         rows = self.read(top, bottom)
+        self.seconds += time.perf_counter() - began
         expected = (self.shape[0], bottom - top, self.shape[2])
         if not isinstance(rows, Tensor) or tuple(rows.shape) != expected or rows.device.type != "cpu":
             raise ValueError(f"read: expected a CPU tensor of {expected}, got {_describe(rows)}")
@@ -62,17 +69,24 @@ class _Pending(NamedTuple):
 
 
 class HostSink:
-    """Writes rows to the host; from a GPU they are copied while the device works on, and written one call later."""
+    """Writes rows to the host; from a GPU they are copied while the device works on, and written one call later.
+
+    Attributes:
+        seconds: that ``write`` took, where nothing goes on beside it.
+    """
 
     def __init__(self, write: WriteRows, device: torch.device) -> None:
         self.write = write
+        self.seconds = 0.0
         self.pending: _Pending | None = None
         self.side = torch.cuda.Stream(device) if device.type == "cuda" else None
 
     def __call__(self, top: int, rows: Tensor, images: object = None) -> None:
         """Takes (1, C, rows, s*W) from the current stream."""
         if self.side is None:
+            began = time.perf_counter()
             self.write(top, rows[0])
+            self.seconds += time.perf_counter() - began
             return
         host = torch.empty_like(rows, device="cpu", pin_memory=True)
         self.side.wait_stream(torch.cuda.current_stream(rows.device))

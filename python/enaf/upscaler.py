@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -21,7 +22,7 @@ from . import calibration
 from .adaptive import AdaptiveNetwork
 from .bands import Band
 from .blend import BandBlend
-from .calibration import Calibration
+from .calibration import Calibration, Pace
 from .checkpoint import load_model
 from .cost import CostTable
 from .decision import choose_exits, eta_for_budget
@@ -36,7 +37,7 @@ from .record import Record, Request, Stopwatch, UpscaleInfo
 from .scores import score, score_all
 from .static import StaticRows, run_static, static_strips
 from .streaming import HostRows, HostSink, ReadRows, WriteRows, beside
-from .whole_or_routed import IN_MEMORY, LARGEST_SHARE, ROUTED, Prices, Way, ways
+from .whole_or_routed import IN_MEMORY, LARGEST_SHARE, ROUTED, Prices, Way, eta_within, ways
 from .workspace import Room
 
 __all__ = ["UpscaleInfo", "Upscaler", "upscale"]
@@ -86,7 +87,7 @@ class Upscaler:
         self._table = CostTable.of(self.model)
         self._fastest: dict[torch.device, torch.dtype] = {}
         self._engines: dict[tuple[torch.device, torch.dtype], Engine] = {}
-        self._calibrations: dict[calibration.Setting, Calibration] = {}
+        self._calibrations: dict[calibration.Setting, tuple[Calibration, Pace]] = {}
         self._lock = threading.RLock()
 
     def __reduce__(self) -> tuple[Callable[..., Upscaler], tuple[AdaptiveNetwork, int]]:
@@ -143,8 +144,7 @@ class Upscaler:
         engine = self._engine(image.device, dtype)
         canvas = Canvas(image, self.scale)
         asked = return_info and scores
-        watch = Stopwatch(image.device, synchronize=asked)
-        info = self._run(engine, request, canvas.shape, canvas.read, canvas.write, watch, scores=asked)
+        info = self._run(engine, request, canvas.shape, canvas.read, canvas.write, scores=asked, synchronize=asked)
         return (canvas.sr, info) if return_info else canvas.sr
 
     @torch.inference_mode()
@@ -187,11 +187,12 @@ class Upscaler:
         request = Request(eta, gamma, budget, budget_ms, force_exit, patch_size, overlap).checked(self.num_exits)
         device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         engine = self._engine(device, dtype)
-        source: Read = HostRows(read, shape, device, check_image)
+        rows, sink = HostRows(read, shape, device, check_image), HostSink(write, device)
+        source: Read = rows
         if shape[1] * shape[2] <= IN_MEMORY[device.type]:
-            source = _again(source(0, shape[1]))
-        sink = HostSink(write, device)
-        info = self._run(engine, request, (1, *shape), source, sink, Stopwatch(device, synchronize=False))
+            source = _again(rows(0, shape[1]))
+            rows.seconds = 0.0
+        info = self._run(engine, request, (1, *shape), source, sink, aside=lambda: rows.seconds + sink.seconds)
         sink.flush()
         return info
 
@@ -218,15 +219,19 @@ class Upscaler:
     # --- the flow ---
 
     def _run(
-        self, engine: Engine, request: Request, shape: tuple[int, ...], read: Read, write: Write, watch: Stopwatch,
-        scores: bool = False,
+        self, engine: Engine, request: Request, shape: tuple[int, ...], read: Read, write: Write, *,
+        scores: bool = False, synchronize: bool = False, aside: Callable[[], float] = float,
     ) -> UpscaleInfo:  # fmt: skip
+        """``aside`` tells how many seconds of it are not ours."""
         grid = PatchGrid(shape[2], shape[3], request.patch_size, request.overlap)
         record = Record(shape[0], grid, self.num_exits, engine.device)
+        prices, always_routed = self._prices(engine, request, grid), self._always_routed(request)
+        if always_routed:
+            prices = prices._replace(whole=[math.inf] * self.num_exits)
+        watch = Stopwatch(engine.device, synchronize)
         job = Job(engine, request, grid, list(range(shape[0])), read, write, record, watch)
-        prices = self._prices(job)
-        eta = self._eta(job, prices)
-        taken = [ROUTED] * shape[0] if self._always_routed(job) else ways(job, eta, prices)
+        eta, expected = self._eta(job, prices)
+        taken = [ROUTED] * shape[0] if always_routed else ways(job, eta, prices)
         if scores:
             score_all(job)
         watch.mark("scores")
@@ -242,6 +247,8 @@ class Upscaler:
         whole = [way.whole for way in taken]
         spent = self._table.spent(record.exit_index, whole, grid, self._whole_macs(engine, grid))
         spent["ms"] = sum(watch.milliseconds.values())
+        if expected is not None and watch.waits:
+            self._calibrated(engine, grid)[1].add(expected, watch.total() - 1e3 * aside())
         return UpscaleInfo(
             outside_inference(record.exit_index),
             outside_inference(record.edge_score),
@@ -304,15 +311,16 @@ class Upscaler:
 
     # --- what it decides by ---
 
-    def _prices(self, job: Job) -> Prices:
+    def _prices(self, engine: Engine, request: Request, grid: PatchGrid) -> Prices:
         """In multiply-accumulates, or where milliseconds are asked for, in those of the device."""
-        engine, grid = job.engine, job.grid
-        if self.column != "ms" and job.request.budget_ms is None:
-            whole = LARGEST_SHARE * self._whole_macs(engine, grid)
-            return Prices(engine.cost, partial(self._table.routed, grid=grid), whole)
-        measured = self._measured(job)
-        whole = measured.static_ms * grid.height * grid.width * measured.relative * self._overlaps(engine, grid)
-        return Prices(measured.relative.to(engine.cost), measured.routed, whole)
+        if self.column != "ms" and request.budget_ms is None:
+            shares = LARGEST_SHARE * self._whole_macs(engine, grid)
+            return Prices(engine.cost, self._table.patch(grid).tolist(), shares.tolist(), self._table.scores(grid))
+        measured, _ = self._calibrated(engine, grid)
+        pixels = grid.height * grid.width * self._overlaps(engine, grid)
+        whole = [taken * seen for taken, seen in zip(measured.whole_ms, pixels.tolist(), strict=True)]
+        patch = [taken - measured.score_ms for taken in measured.patch_ms]
+        return Prices(measured.relative.to(engine.cost), patch, whole, measured.score_ms * grid.num_patches)
 
     def _overlaps(self, engine: Engine, grid: PatchGrid) -> Tensor:
         """``Engine.overlap`` of every exit, (E,) float64; 1 for bicubic."""
@@ -323,27 +331,23 @@ class Upscaler:
         """True multiply-accumulates of every exit over an image as a whole, over those of the full one without overlap, (E,)."""
         return self._table.relative("macs") * self._overlaps(engine, grid)
 
-    def _measured(self, job: Job) -> Calibration:
-        return self._calibration(job.engine, job.grid.patch_size, job.grid.overlap)
-
-    def _eta(self, job: Job, prices: Prices) -> float:
-        """The eta asked for, or the one that a budget buys, for which all images are scored."""
+    def _eta(self, job: Job, prices: Prices) -> tuple[float, float | None]:
+        """The eta asked for, or the one that a budget buys, for which all images are scored; of a budget in milliseconds also
+        those that the calibration expects then."""
         request, record = job.request, job.record
-        if request.budget is None and request.budget_ms is None:
-            return request.eta
-        score_all(job)
-        psnr_db, edge_score = record.psnr_db.flatten(0, 2), record.edge_score.flatten()
-        budget = request.budget
         if request.budget_ms is not None:
-            budget = self._measured(job).share(request.budget_ms / len(psnr_db))
-        assert budget is not None
-        return eta_for_budget(psnr_db, edge_score, prices.cost, budget, request.gamma)
+            _, pace = self._calibrated(job.engine, job.grid)
+            return eta_within(job, prices, request.budget_ms / pace.ratio)
+        if request.budget is not None:
+            score_all(job)
+            psnr_db, edge_score = record.psnr_db.flatten(0, 2), record.edge_score.flatten()
+            return eta_for_budget(psnr_db, edge_score, prices.cost, request.budget, request.gamma), None
+        return request.eta, None
 
-    def _always_routed(self, job: Job) -> bool:
-        """Whether the full network as a whole is no alternative: the way was chosen, or the model is one for patches."""
-        request = job.request
+    def _always_routed(self, request: Request) -> bool:
+        """Whether no exit as a whole is an alternative: the way was chosen, or the model is one for patches."""
         limited = request.budget is not None and request.budget < 1
-        tiled = self.model.tiling == "paper" or job.grid.patch_size < CELL
+        tiled = self.model.tiling == "paper" or request.patch_size < CELL
         return request.force_exit is not None or limited or tiled
 
     def calibration(
@@ -365,10 +369,13 @@ class Upscaler:
             TypeError, ValueError: such patches cannot be.
         """
         Request(0.0, 0.0, None, None, None, patch_size, overlap).checked(self.num_exits)
-        return self._calibration(self._engine(torch.device(device), dtype), patch_size, overlap, renew)
+        grid = PatchGrid(patch_size, patch_size, patch_size, overlap)
+        return self._calibrated(self._engine(torch.device(device), dtype), grid, renew)[0]
 
     @torch.inference_mode()
-    def _calibration(self, engine: Engine, patch_size: int, overlap: int, renew: bool = False) -> Calibration:
+    def _calibrated(self, engine: Engine, grid: PatchGrid, renew: bool = False) -> tuple[Calibration, Pace]:
+        """For patches as a grid's; and how calls since then went."""
+        patch_size, overlap = grid.patch_size, grid.overlap
         setting = calibration.Setting.of(self._fingerprint, engine.device, engine.dtype, patch_size, overlap)
         with self._lock:
             if setting in self._calibrations and not renew:
@@ -377,8 +384,8 @@ class Upscaler:
             if measured is None or len(measured.patch_ms) != self.num_exits:
                 measured = self._measure(engine, patch_size, overlap)
                 calibration.keep(setting, measured)
-            self._calibrations[setting] = measured
-            return measured
+            self._calibrations[setting] = measured, Pace()
+            return self._calibrations[setting]
 
     def _measure(self, engine: Engine, patch_size: int, overlap: int) -> Calibration:
         """Times whole calls on noise, scores included."""
@@ -389,27 +396,35 @@ class Upscaler:
         turns = torch.arange(grid.num_patches, device=engine.device) % self.num_exits
         wishes = functional.one_hot(turns, self.num_exits).float().view(1, grid.rows, grid.cols, -1)
 
-        def run(force_exit: int | None) -> None:
+        def scored(force_exit: int | None = None) -> Job:
             canvas, record = Canvas(image, self.scale), Record(1, grid, self.num_exits, engine.device)
             request = Request(0.0, 0.0, None, None, force_exit, patch_size, overlap)
             watch = Stopwatch(engine.device, synchronize=True)
             job = Job(engine, request, grid, [0], canvas.read, canvas.write, record, watch)
-            for band in engine.bands(grid, 1):
-                score(job, band, job.rows(band))
-            record.psnr_db.copy_(wishes)  # every exit in turn, where none is forced
-            record.scored = True
+            score_all(job)
+            watch.mark("scores")
+            return job
+
+        def routed(force_exit: int | None = None) -> None:
+            job = scored(force_exit)
+            job.record.psnr_db.copy_(wishes)  # every exit in turn, where none is forced
             with engine.workspace.room() as room:
                 self._run_routed(job, 0.0, engine.cost, room)
 
-        def static() -> None:
+        def whole(depth: int) -> None:
             canvas = Canvas(image, self.scale)
-            run_static(engine, self.num_exits - 1, canvas.size, canvas.read, canvas.write)
+            run_static(engine, depth, canvas.size, canvas.read, canvas.write)
             Stopwatch(engine.device, synchronize=True)
 
-        exits = [partial(run, depth) for depth in range(self.num_exits)]
-        mixed = partial(run, None), turns.bincount().tolist()
-        pixels = height * width * engine.overlap(self.num_exits - 1, height, width)
-        return calibration.measure(exits, mixed, static, grid.num_patches, pixels)
+        learned = range(1, self.num_exits)
+        return calibration.measure(
+            exits=[partial(routed, depth) for depth in range(self.num_exits)],
+            mixed=(routed, turns.bincount().tolist()),
+            scores=scored,
+            whole=[partial(whole, depth) for depth in learned],
+            patches=grid.num_patches,
+            pixels=[height * width * engine.overlap(depth, height, width) for depth in learned],
+        )
 
     def fastest_dtype(self, device: torch.device) -> torch.dtype:
         """What ``dtype`` None stands for on a device."""
@@ -510,7 +525,9 @@ def upscale(
         scale: upscaling factor of the model.
         budget: mean cost to stay within, as a share of the full network in the published convention, 0 to 1; eta is then
             solved for over this image's own estimates.
-        budget_ms: milliseconds to stay within, by what `enaf calibrate` measured; measured now where it has not been.
+        budget_ms: milliseconds to aim at, by what `enaf calibrate` measured; measured now where it has not been. Calls that
+            take longer or shorter than expected correct the next ones (the last five count). Where it is too little even for
+            bicubic, all patches are bicubic.
         force_exit: send every patch to this exit (0 = bicubic, 3 = the full network).
         patch_size: side of a patch in LR pixels.
         overlap: LR pixels that neighbours share and that are blended, at most half a patch.

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+from functools import cache
 from importlib import metadata
 
 
+@cache
 def version() -> str:
     """The installed version of enaf_ext; from a tree that is not installed, that there is none."""
     try:

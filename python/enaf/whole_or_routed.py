@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import operator
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from enaf_ext import ops
 
-from .decision import choose_exits
+from .decision import blank_vector, choose_exits, smallest_eta
 from .engine import Job
 from .scores import score_all, scores_of, spread
 
@@ -38,13 +39,19 @@ class Prices(NamedTuple):
 
     Attributes:
         cost: (E,), c of the fusion rule.
-        routed: how many of its patches take each exit, (E,) -> the price of it routed.
-        whole: (E,) float64 on the CPU, of each exit over it as a whole; 0 for bicubic.
+        patch: of a patch by each exit, E numbers; its scores are not included.
+        whole: of each exit over the image as a whole, E numbers; 0 for bicubic.
+        scores: of all its patches.
     """
 
     cost: Tensor
-    routed: Callable[[Tensor], float]
-    whole: Tensor
+    patch: Sequence[float]
+    whole: Sequence[float]
+    scores: float
+
+    def routed(self, counts: Sequence[float]) -> float:
+        """Of an image so many of whose patches take each exit, but for the scores."""
+        return sum(map(operator.mul, counts, self.patch))
 
 
 class Way(NamedTuple):
@@ -78,22 +85,48 @@ def ways(job: Job, eta: float, prices: Prices) -> list[Way]:
     if not record.scored:
         return [full if image in dear else ROUTED for image in job.images]
     all_told = _counts(job, eta, prices, record.psnr_db.flatten(1, 2), record.edge_score.flatten(1))
-    cheapest = [_cheapest(counts, prices) for counts in all_told]
+    cheapest = [_cheapest(counts, prices, _shallowest(job))[0] for counts in all_told]
     return [full if image in dear else way for image, way in zip(job.images, cheapest, strict=True)]
 
 
-def _cheapest(counts: Tensor, prices: Prices) -> Way:
-    """By how many patches (E,) take each exit."""
+def eta_within(job: Job, prices: Prices, budget: float) -> tuple[float, float]:
+    """The smallest eta at which the images' cheapest ways, their scores included, stay within a budget, or the one that makes
+    all of them bicubic; and what they cost then. Scores all patches."""
+    score_all(job)
+    grid, cost, exits = job.grid, prices.cost.cpu(), len(prices.patch)
+    psnr_db, edge_score = job.record.psnr_db.flatten(0, 2).cpu(), job.record.edge_score.flatten().cpu()
+    base = psnr_db + job.request.gamma * blank_vector(edge_score, exits)
+    first = exits * (torch.arange(len(base)) // grid.num_patches)  # counted for every image by itself
+
+    def spent(eta: float) -> float:
+        counts = (first + (base - eta * cost).argmax(dim=1)).bincount(minlength=exits * len(job.images))
+        return sum(
+            prices.scores + _cheapest(image, prices, _shallowest(job))[1] for image in counts.view(-1, exits).tolist()
+        )
+
+    least = len(job.images) * (prices.scores + prices.routed([grid.num_patches, *[0] * (exits - 1)]))
+    eta = smallest_eta(spent, max(budget, (1 + 1e-6) * least), 1e-3)
+    return eta, spent(eta)
+
+
+def _shallowest(job: Job) -> int:
+    """The first exit that may go over these images as a whole."""
+    small = job.grid.height * job.grid.width <= IN_MEMORY[job.engine.device.type]
+    return 1 if small else len(job.engine.cost) - 1
+
+
+def _cheapest(counts: Sequence[int], prices: Prices, shallowest: int = 1) -> tuple[Way, float]:
+    """By how many patches take each exit; and what it costs but for their scores."""
     routed = prices.routed(counts)
     best, price = ROUTED, routed
-    for depth in range(1, len(counts)) if counts[1:].any() else ():  # nothing is cheaper than bicubic
-        deeper = torch.cat([counts[: depth + 1].sum()[None], counts.new_zeros(depth), counts[depth + 1 :]])
-        way = Way(depth, patches=bool(deeper[1:].any()))
-        asked = prices.whole[depth].item() + (prices.routed(deeper) if way.patches else 0.0)
+    for depth in range(shallowest, len(counts)) if any(counts[1:]) else ():  # nothing is cheaper than bicubic
+        deeper = [sum(counts[: depth + 1]), *[0] * depth, *counts[depth + 1 :]]
+        way = Way(depth, patches=any(deeper[1:]))
+        asked = prices.whole[depth] + (prices.routed(deeper) if way.patches else 0.0)
         worth = WORTH_MIXING if way.patches else WORTH_IT if depth < len(counts) - 1 else 1.0
         if asked < min(price, worth * routed):
             best, price = way, asked
-    return best
+    return best, price
 
 
 def _dear_at_first_look(job: Job, eta: float, prices: Prices) -> list[int]:
@@ -113,21 +146,18 @@ def _dear_by(job: Job, eta: float, prices: Prices, psnr_db: Tensor, edge_score: 
     """Images that go through the full network as a whole, by some scores (B, n, E) and (B, n) of them: where it is cheaper than
     routing. In images up to ``IN_MEMORY`` also cheaper than the deepest exit of these patches as a whole, for which all the
     others have to be scored."""
-    grid, full = job.grid, prices.whole[-1].item()
-    small = grid.height * grid.width <= IN_MEMORY[job.engine.device.type]
+    full = prices.whole[-1]
     dear = []
     for image, counts in zip(job.images, _counts(job, eta, prices, psnr_db, edge_score), strict=True):
-        deepest = int(counts.nonzero().max())
-        nothing_learned = torch.zeros_like(counts)
-        nothing_learned[0] = grid.num_patches
-        shallower = prices.whole[deepest].item() + prices.routed(nothing_learned)
-        routed = prices.routed(counts * (grid.num_patches / counts.sum()))
-        if routed > full and deepest > 0 and (shallower >= full or not small):
+        deepest = max(depth for depth, count in enumerate(counts) if count)
+        routed = prices.scores + prices.routed(counts) * job.grid.num_patches / sum(counts)
+        shallower = prices.scores + prices.whole[max(deepest, _shallowest(job))]
+        if routed > full and deepest > 0 and shallower >= full:
             dear.append(image)
     return dear
 
 
-def _counts(job: Job, eta: float, prices: Prices, psnr_db: Tensor, edge_score: Tensor) -> list[Tensor]:
-    """How many of these patches of each image take each exit, (E,) int64 on the CPU."""
+def _counts(job: Job, eta: float, prices: Prices, psnr_db: Tensor, edge_score: Tensor) -> list[list[int]]:
+    """How many of these patches of each image take each exit."""
     chosen = choose_exits(psnr_db.flatten(0, 1), edge_score.flatten(), prices.cost, eta, job.request.gamma)
-    return [exits.bincount(minlength=len(prices.cost)) for exits in chosen.view(edge_score.shape).cpu()]
+    return [exits.bincount(minlength=len(prices.cost)).tolist() for exits in chosen.view(edge_score.shape).cpu()]
