@@ -83,8 +83,7 @@ def _layer_by_layer(
     parts: list[Tensor] = []
     for start in range(0, running[1], batch):
         stop = min(start + batch, running[1])
-        lr = ops.gather_patches(rgb, grid, order[start:stop], dtype=dtype, channels_last=True)
-        features = lr.to(network.dtype)
+        features = lr = ops.gather_patches(rgb, grid, order[start:stop], dtype=dtype, channels_last=True)
         leaving: list[Tensor] = []
         for depth in range(1, network.num_exits):
             active = min(running[depth], stop) - start

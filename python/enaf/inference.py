@@ -37,7 +37,7 @@ def prepare(module: Module, device: torch.device, dtype: torch.dtype) -> Module:
         The copy, in evaluation mode, without gradients and transposed convolutions. On a CPU, colours are made before a pixel
         shuffle, not behind it. In float32 or bfloat16 every convolution is one call of oneDNN together with the activation and
         the sum behind it, and nothing is concatenated. That spares passes over memory and changes no more than the order of
-        sums. Layers that the module calls ``exact`` have the ``image_dtype``.
+        sums. Layers that a network names in ``first`` and ``exact`` have the ``image_dtype``.
     """
     module = copy.deepcopy(module).eval().requires_grad_(False)
     _convert_transposed(module)
@@ -46,10 +46,14 @@ def prepare(module: Module, device: torch.device, dtype: torch.dtype) -> Module:
         _shuffle_runs(module)
     if device.type == "cpu" and dtype != torch.float16 and torch.backends.mkldnn.is_available():
         _fuse(module)
-    module = channels_last(module.to(device, dtype))
-    for name in getattr(module, "exact", ()):
-        getattr(module, name).to(image_dtype(dtype))
-    return module
+    if not isinstance(module, MultiExitNetwork) or image_dtype(dtype) == dtype:
+        return channels_last(module.to(device, dtype))
+    seeing = {name: copy.deepcopy(getattr(module, name)) for name in (*module.first, *module.exact)}
+    module = module.to(device, dtype)
+    for name, layer in seeing.items():
+        layer = layer.to(device, image_dtype(dtype))
+        setattr(module, name, nn.Sequential(layer, _Cast(dtype)) if name == module.first[-1] else layer)
+    return channels_last(module)
 
 
 def image_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -73,15 +77,19 @@ def prepare_estimator(estimator: Estimator, device: torch.device) -> Estimator:
         for name in estimator.narrow:
             layers = getattr(estimator, name)
             narrow, last = prepare(layers[:-1], device, torch.bfloat16), prepare(layers[-1:], device, torch.float32)
-            setattr(prepared, name, nn.Sequential(narrow, _Float32(), last))
+            setattr(prepared, name, nn.Sequential(narrow, _Cast(torch.float32), last))
     return prepared
 
 
-class _Float32(nn.Module):
-    """From layers in half precision to one that is not."""
+class _Cast(nn.Module):
+    """Between layers of different precision."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.dtype = dtype
 
     def forward(self, x: Tensor) -> Tensor:
-        return x.float()
+        return x.to(self.dtype)
 
 
 def multiplies_bfloat16() -> bool:
@@ -101,9 +109,8 @@ def batch_size(network: MultiExitNetwork, patch_size: int, device: torch.device)
     handles = [layer.register_forward_hook(look) for layer in network.modules() if not list(layer.children())]
     try:
         weight = next(network.parameters())
-        dtype = network.dtype
-        patch = torch.zeros(1, 3, patch_size, patch_size, device=weight.device, dtype=image_dtype(dtype))
-        features = patch.to(dtype)
+        dtype = image_dtype(network.dtype)
+        features = patch = torch.zeros(1, 3, patch_size, patch_size, device=weight.device, dtype=dtype)
         for depth in range(1, network.num_exits):
             features = network.stage(depth, features)
             network.tail(depth, features, patch)

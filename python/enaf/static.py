@@ -178,7 +178,7 @@ class StaticNetwork:
             First image, rectangle in ``lr``, and the result of some images from that one on there as the network's tail leaves
             it, not clamped.
         """
-        features = lr.to(self.network.dtype)
+        features = lr
         for depth in range(1, self.depth + 1):
             features = self.network.stage(depth, features)
         cut = self._tail_cut(inner.bottom - inner.top, inner.right - inner.left)
@@ -211,16 +211,17 @@ def _look(network: MultiExitNetwork, exit: int) -> tuple[_Needs, _Needs]:
 
     def add(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         nonlocal reach, largest, macs, dense
-        largest = max(largest, output.numel() * output.element_size() // side**2)
+        if layer not in first:  # whose result becomes another precision's at once
+            largest = max(largest, output.numel() * output.element_size() // side**2)
         if isinstance(layer, nn.Conv2d):
             reach += layer.dilation[0] * (layer.kernel_size[0] // 2) * side / inputs[0].shape[2]
             macs += layer.weight[0].numel() * output.numel() / side**2
             channels = min(layer.in_channels, layer.out_channels) // layer.groups
             dense = dense or (channels >= DENSE and layer.kernel_size[0] > 1 and device.type == "cpu")
 
-    dtype, device = network.dtype, next(network.parameters()).device
-    lr = torch.zeros(1, 3, side, side, dtype=image_dtype(dtype), device=device)
-    features = lr.to(dtype)
+    device = next(network.parameters()).device
+    first = {layer for name in network.first for layer in getattr(network, name).modules()}
+    features = lr = torch.zeros(1, 3, side, side, dtype=image_dtype(network.dtype), device=device)
     handles = [layer.register_forward_hook(add) for layer in network.modules() if not list(layer.children())]
     try:
         for depth in range(1, exit + 1):

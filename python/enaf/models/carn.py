@@ -86,6 +86,7 @@ class CARN(MultiExitNetwork):
 
     name = "carn"
     shuffled = True
+    first = ("centre", "entry")
 
     def __init__(self, scale: int = 4) -> None:
         super().__init__(scale)

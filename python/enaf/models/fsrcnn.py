@@ -26,6 +26,7 @@ class FSRCNN(MultiExitNetwork):
 
     name = "fsrcnn"
     shuffled = False
+    first = ("head",)
 
     def __init__(self, scale: int = 4) -> None:
         super().__init__(scale)

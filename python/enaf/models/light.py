@@ -44,6 +44,7 @@ class Light(MultiExitNetwork):
 
     name = "light"
     shuffled = False
+    first = ("head",)
     exact = ("base",)
 
     def __init__(self, scale: int = 4) -> None:

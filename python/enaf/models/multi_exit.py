@@ -22,8 +22,8 @@ class MultiExitNetwork(nn.Module, ABC):
 
         features_j = stage_j(features_{j-1}),  features_0 = lr,   sr_j = tail_j(features_j, lr)
 
-    A copy may compute in half precision. Beside bfloat16, which has eight bits for a colour, images stay float32: features_0
-    is then lr in ``dtype``, and tails get lr as it is.
+    A copy may compute in half precision. Beside bfloat16, which has eight bits for a colour, images stay float32, and so do the
+    layers that see them: those named in ``first`` and ``exact``.
 
     A subclass defines ``stage`` and ``tail``, and keeps what only early exits need in ``early_exits``. Nothing else of it
     is known outside its file. A stage may be empty, where two exits differ in their tails alone.
@@ -35,13 +35,15 @@ class MultiExitNetwork(nn.Module, ABC):
         shuffled: whether ``tail`` returns pixels (N, 3, s*P, s*P); otherwise it returns the sub-pixel layout
             (N, 3*s*s, P, P) that ``torch.nn.functional.pixel_shuffle`` would turn into pixels, so that the runtime can
             fuse the shuffle with the blend.
-        exact: names of the layers that ``tail`` applies to the LR patches, which stay float32 with them.
+        first: names of the layers that ``stage`` applies to the LR patches, one after another.
+        exact: names of the layers that ``tail`` applies to them.
         early_exits: the layers that the full exit does without.
     """
 
     name: ClassVar[str]
     num_exits: ClassVar[int] = 4
     shuffled: ClassVar[bool]
+    first: ClassVar[tuple[str, ...]]
     exact: ClassVar[tuple[str, ...]] = ()
     early_exits: nn.ModuleList
 
@@ -61,9 +63,9 @@ class MultiExitNetwork(nn.Module, ABC):
 
     @property
     def dtype(self) -> torch.dtype:
-        """In which the network computes: that of all layers but the ``exact`` ones."""
-        names = self.named_parameters()
-        return next(weight.dtype for name, weight in names if name.partition(".")[0] not in self.exact)
+        """In which the network computes: that of all layers but the ``first`` and ``exact`` ones."""
+        names, seeing = self.named_parameters(), (*self.first, *self.exact)
+        return next(weight.dtype for name, weight in names if name.partition(".")[0] not in seeing)
 
     def backbone_parameters(self) -> list[nn.Parameter]:
         """The parameters of the published network alone, without early exits: what phase 1 trains."""
@@ -86,14 +88,14 @@ class MultiExitNetwork(nn.Module, ABC):
         """
         if depth == 0:
             return bicubic(lr, self.scale)
-        features = lr.to(self.dtype)
+        features = lr
         for index in range(1, depth + 1):
             features = self.stage(index, features)
         return self.pixels(self.tail(depth, features, lr))
 
     def forward(self, lr: Tensor) -> list[Tensor]:
         """All learned exits, shallowest first: ``num_exits - 1`` tensors (N, 3, s*H, s*W), not clamped."""
-        outputs, features = [], lr.to(self.dtype)
+        outputs, features = [], lr
         for depth in range(1, self.num_exits):
             features = self.stage(depth, features)
             outputs.append(self.pixels(self.tail(depth, features, lr)))

@@ -54,6 +54,7 @@ class SRResNet(MultiExitNetwork):
 
     name = "srresnet"
     shuffled = True
+    first = ("head",)
 
     def __init__(self, scale: int = 4) -> None:
         super().__init__(scale)
