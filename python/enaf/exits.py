@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import torch
 from torch import Tensor
 
@@ -39,40 +37,31 @@ def run_exits(
         Tensors of the network's ``image_dtype``, channels_last (contiguous where ``fused`` or shuffled here), that together hold
         M patches in the order of ``order``: where they were made, because a copy into one would cost as much as their blend.
     """
-    dtype = image_dtype(network.dtype)
-    if whole is not None:
-        parts = _learned(network, rgb, grid, order[: running[1]], running, batch, fused, dtype)
-        if running[1] < running[0]:
-            last = network.shuffled and fused is None
-            scaled = grid.scaled(network.scale)
-            parts.append(ops.gather_patches(whole, scaled, order[running[1] :], dtype=dtype, channels_last=last))
-        return parts
-    interpolate = partial(ops.bicubic_patches, rgb, grid, order[running[1] :], network.scale)
+    dtype, rest = image_dtype(network.dtype), order[running[1] :]
     if fused is not None:
         side = network.scale * grid.patch_size
-        whole = (room or Room(rgb.device)).empty((running[0], 3, side, side), dtype)
-        learned, interpolated = whole.split([running[1], running[0] - running[1]])
-        fused.patches(rgb, grid, order[: running[1]], torch.tensor(running), out=learned)
-        interpolate(out=interpolated)
-        return [whole]
-    parts = _layer_by_layer(network, rgb, grid, order, running, batch, dtype)
-    if running[1] < running[0]:
-        parts.append(interpolate(dtype=dtype, channels_last=True, shuffled=network.shuffled))
-    return parts
-
-
-def _learned(
-    network: MultiExitNetwork, rgb: Tensor, grid: PatchGrid, order: Tensor, running: list[int], batch: int,
-    fused: FusedNetwork | None, dtype: torch.dtype,
-) -> list[Tensor]:  # fmt: skip
-    """The patches that take learned exits, as pixels."""
-    if fused is None:
+        made = running[0] if whole is None else running[1]
+        results = (room or Room(rgb.device)).empty((made, 3, side, side), dtype)
+        fused.patches(rgb, grid, order[: running[1]], torch.tensor(running), out=results[: running[1]])
+        if whole is None:
+            ops.bicubic_patches(rgb, grid, rest, network.scale, out=results[running[1] :])
+            return [results]
+        parts = [results]
+    else:
         parts = _layer_by_layer(network, rgb, grid, order, running, batch, dtype)
-        return parts if network.shuffled else [pixel_shuffle(part, network.scale) for part in parts]
-    side = network.scale * grid.patch_size
-    pixels = rgb.new_empty((len(order), 3, side, side), dtype=dtype)
-    fused.patches(rgb, grid, order, torch.tensor(running), out=pixels)
-    return [pixels]
+        if whole is not None and not network.shuffled:
+            parts = [pixel_shuffle(part, network.scale) for part in parts]
+    if len(rest) == 0:
+        return parts
+    if whole is None:
+        others = ops.bicubic_patches(
+            rgb, grid, rest, network.scale, dtype=dtype, channels_last=True, shuffled=network.shuffled
+        )
+    else:
+        last = network.shuffled and fused is None
+        scaled = grid.scaled(network.scale)
+        others = ops.gather_patches(whole, scaled, rest, dtype=dtype, channels_last=last)
+    return [*parts, others]
 
 
 def _layer_by_layer(
