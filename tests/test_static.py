@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 import enaf.static
 import enaf_ext
+from enaf import inference
 from enaf.adaptive import AdaptiveNetwork
 from enaf.checkpoint import load_model
 from enaf.estimator import PaperEstimator, create_estimator
@@ -182,6 +183,22 @@ def test_routing_gives_way_where_it_costs_more() -> None:
             assert info.cost["macs"] == 1
         for keywords in ({"force_exit": 3}, {"budget": 0.9}):
             assert upscaler(lr, **keywords, return_info=True)[1].static == []
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", backbone_names())
+def test_weights_laid_out_for_a_patch_size_change_no_bit(name: str, dtype: torch.dtype) -> None:
+    network = create_backbone(name).eval()
+    ready, packed = (prepare(network, CPU, dtype) for _ in range(2))
+    batch_size(packed, 32, CPU)
+    layers = [layer for layer in packed.modules() if isinstance(layer, inference._FusedConvolution)]
+    assert layers
+    assert all(layer.packed for layer in layers)
+    for count, side in ((1, 32), (7, 32), (2, 20), (3, 64)):  # of other sizes too
+        lr = torch.rand(count, 3, side, side, generator=torch.Generator().manual_seed(0))
+        lr = lr.contiguous(memory_format=torch.channels_last)
+        for depth in range(1, network.num_exits):
+            assert torch.equal(packed.exit(depth, lr), ready.exit(depth, lr))
 
 
 @pytest.mark.parametrize("name", backbone_names())

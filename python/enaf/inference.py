@@ -99,12 +99,14 @@ def multiplies_bfloat16() -> bool:
 
 
 def batch_size(network: MultiExitNetwork, patch_size: int, device: torch.device) -> int:
-    """Patches that a convolution sees at once: as many as keep the largest feature map within ``WORKING_SET``."""
-    largest = 1
+    """Patches that a convolution sees at once: as many as keep the largest feature map within ``WORKING_SET``. The network is
+    made ready for patches of this size."""
+    largest, seen = 1, {}
 
-    def look(_: nn.Module, __: object, output: Tensor) -> None:
+    def look(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         nonlocal largest
         largest = max(largest, output.numel() * output.element_size())
+        seen[layer] = inputs[0].shape[2:]
 
     handles = [layer.register_forward_hook(look) for layer in network.modules() if not list(layer.children())]
     try:
@@ -117,7 +119,11 @@ def batch_size(network: MultiExitNetwork, patch_size: int, device: torch.device)
     finally:
         for handle in handles:
             handle.remove()
-    return max(SMALLEST_BATCH, WORKING_SET[device.type] // largest)
+    batch = max(SMALLEST_BATCH, WORKING_SET[device.type] // largest)
+    for layer, size in seen.items():
+        if isinstance(layer, _FusedConvolution):
+            layer.pack(batch, size)
+    return batch
 
 
 def _convert_transposed(module: nn.Module) -> None:
@@ -206,6 +212,7 @@ class _FusedConvolution(nn.Conv2d):
 
     activation: str
     slope: list[float]
+    packed: dict[torch.Size, Tensor]
 
     @classmethod
     def of(cls, layer: nn.Conv2d, activation: nn.Module | None) -> _FusedConvolution:
@@ -213,7 +220,7 @@ class _FusedConvolution(nn.Conv2d):
         sizes = (layer.in_channels, layer.out_channels, layer.kernel_size[0])
         fused = cls(*sizes, layer.stride[0], int(layer.padding[0]), groups=layer.groups, device="meta")
         fused.weight, fused.bias = layer.weight, layer.bias
-        fused.activation, fused.slope = "none", []
+        fused.activation, fused.slope, fused.packed = "none", [], {}
         if isinstance(activation, nn.ReLU):
             fused.activation = "relu"
         elif isinstance(activation, nn.LeakyReLU):
@@ -222,9 +229,16 @@ class _FusedConvolution(nn.Conv2d):
             fused.activation, fused.slope = "leaky_relu", [float(activation.weight)]
         return fused
 
+    def pack(self, batch: int, size: torch.Size) -> None:
+        """Lays the weights out as oneDNN wants them for images of this height and width, which it else does at every call."""
+        form = self.padding, self.stride, self.dilation, self.groups
+        shape = [batch, self.in_channels, *size]
+        self.packed[size] = torch.ops.mkldnn._reorder_convolution_weight(self.weight, *form, shape)
+
     def forward(self, x: Tensor, plus: Tensor | None = None, in_place: bool = False) -> Tensor:
         """The activation of the convolution, to which ``plus`` is added; ``in_place`` the result takes its memory."""
-        weights = self.weight, self.bias, self.padding, self.stride, self.dilation, self.groups
+        weight = self.packed.get(x.shape[2:], self.weight)
+        weights = weight, self.bias, self.padding, self.stride, self.dilation, self.groups
         if plus is None:
             return torch.ops.mkldnn._convolution_pointwise(x, *weights, self.activation, self.slope, "")
         behind = "add", 1.0, None if self.activation == "none" else self.activation, self.slope, ""
