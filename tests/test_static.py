@@ -17,7 +17,7 @@ from enaf import inference
 from enaf.adaptive import AdaptiveNetwork
 from enaf.checkpoint import load_model
 from enaf.estimator import PaperEstimator, create_estimator
-from enaf.inference import batch_size, image_dtype, prepare, prepare_estimator
+from enaf.inference import batch_size, image_dtype, pack, prepare, prepare_estimator
 from enaf.metrics import psnr
 from enaf.models import backbone_names, create_backbone
 from enaf.pixels import pixel_shuffle
@@ -190,7 +190,7 @@ def test_routing_gives_way_where_it_costs_more() -> None:
 def test_weights_laid_out_for_a_patch_size_change_no_bit(name: str, dtype: torch.dtype) -> None:
     network = create_backbone(name).eval()
     ready, packed = (prepare(network, CPU, dtype) for _ in range(2))
-    batch_size(packed, 32, CPU)
+    pack(packed, 32, 16)
     layers = [layer for layer in packed.modules() if isinstance(layer, inference._FusedConvolution)]
     assert layers
     assert all(layer.packed for layer in layers)

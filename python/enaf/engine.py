@@ -16,7 +16,7 @@ from enaf_ext.grid import PatchGrid
 from .bands import Band, bands
 from .estimator import Estimator
 from .fused import FusedNetwork
-from .inference import batch_size
+from .inference import batch_size, pack
 from .models import MultiExitNetwork
 from .pixels import pick
 from .record import Record, Request, Stopwatch
@@ -64,6 +64,7 @@ class Engine:
         """Patches that a convolution sees at once."""
         if patch_size not in self.batches:
             self.batches[patch_size] = batch_size(self.network, patch_size, self.device)
+            pack(self.network, patch_size, self.batches[patch_size])
         return self.batches[patch_size]
 
     def bands(self, grid: PatchGrid, batch: int) -> list[Band]:

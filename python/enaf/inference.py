@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from itertools import pairwise, product
 from typing import TypeGuard
 
@@ -99,31 +100,39 @@ def multiplies_bfloat16() -> bool:
 
 
 def batch_size(network: MultiExitNetwork, patch_size: int, device: torch.device) -> int:
-    """Patches that a convolution sees at once: as many as keep the largest feature map within ``WORKING_SET``. The network is
-    made ready for patches of this size."""
-    largest, seen = 1, {}
+    """Patches that a convolution sees at once: as many as keep the largest feature map within ``WORKING_SET``."""
+    largest = 1
 
-    def look(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def look(_: nn.Module, __: object, output: Tensor) -> None:
         nonlocal largest
         largest = max(largest, output.numel() * output.element_size())
-        seen[layer] = inputs[0].shape[2:]
 
+    _watch(network, patch_size, look)
+    return max(SMALLEST_BATCH, WORKING_SET[device.type] // largest)
+
+
+def pack(network: MultiExitNetwork, patch_size: int, batch: int) -> None:
+    """Lays the weights of ``prepare``'s convolutions out as oneDNN wants them for ``batch`` patches, which it else does at every
+    call, for up to a twentieth of its time. Bits stay what they are."""
+
+    def look(layer: nn.Module, inputs: tuple[Tensor, ...], _: object) -> None:
+        if isinstance(layer, _FusedConvolution):
+            layer.pack([batch, *inputs[0].shape[1:]])
+
+    _watch(network, patch_size, look)
+
+
+def _watch(
+    network: MultiExitNetwork, patch_size: int, look: Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]
+) -> None:
+    """Runs a patch to all exits, and shows every layer, what it is given and what it gives."""
+    device, dtype = next(network.parameters()).device, image_dtype(network.dtype)
     handles = [layer.register_forward_hook(look) for layer in network.modules() if not list(layer.children())]
     try:
-        weight = next(network.parameters())
-        dtype = image_dtype(network.dtype)
-        features = patch = torch.zeros(1, 3, patch_size, patch_size, device=weight.device, dtype=dtype)
-        for depth in range(1, network.num_exits):
-            features = network.stage(depth, features)
-            network.tail(depth, features, patch)
+        network(torch.zeros(1, 3, patch_size, patch_size, device=device, dtype=dtype))
     finally:
         for handle in handles:
             handle.remove()
-    batch = max(SMALLEST_BATCH, WORKING_SET[device.type] // largest)
-    for layer, size in seen.items():
-        if isinstance(layer, _FusedConvolution):
-            layer.pack(batch, size)
-    return batch
 
 
 def _convert_transposed(module: nn.Module) -> None:
@@ -229,11 +238,10 @@ class _FusedConvolution(nn.Conv2d):
             fused.activation, fused.slope = "leaky_relu", [float(activation.weight)]
         return fused
 
-    def pack(self, batch: int, size: torch.Size) -> None:
-        """Lays the weights out as oneDNN wants them for images of this height and width, which it else does at every call."""
+    def pack(self, shape: list[int]) -> None:
+        """For images of this height and width."""
         form = self.padding, self.stride, self.dilation, self.groups
-        shape = [batch, self.in_channels, *size]
-        self.packed[size] = torch.ops.mkldnn._reorder_convolution_weight(self.weight, *form, shape)
+        self.packed[torch.Size(shape[2:])] = torch.ops.mkldnn._reorder_convolution_weight(self.weight, *form, shape)
 
     def forward(self, x: Tensor, plus: Tensor | None = None, in_place: bool = False) -> Tensor:
         """The activation of the convolution, to which ``plus`` is added; ``in_place`` the result takes its memory."""
