@@ -24,6 +24,7 @@ from PIL import Image
 from enaf.adaptive import AdaptiveNetwork
 from enaf.checkpoint import load_model, model_header
 from enaf.cli import main
+from enaf.degradation import downsample
 from enaf.estimator import create_estimator
 from enaf.image_io.folders import list_images
 from enaf.models import backbone_names, bicubic, create_backbone
@@ -33,7 +34,6 @@ from enaf.train.data import (
     UNIT_ERROR,
     ImagePair,
     PatchSampler,
-    Resampled,
     hold_out,
     load_pairs,
     make_pair,
@@ -44,6 +44,7 @@ from enaf.train.soap import SOAP
 from enaf.train.symmetry import SYMMETRIES, mirrored, upright
 from enaf.train.teacher import Teacher
 from enaf.train.trainer import Phase, Trainer
+from enaf.train.versions import VersionSampler
 
 TINY = TrainConfig(
     patch_size=8,
@@ -316,15 +317,51 @@ def test_errors_weigh_by_what_bicubic_leaves_of_their_image() -> None:
     assert set(batch.image.tolist()) == {0, 1}
 
 
-def test_resampled_images_are_noisy_where_asked() -> None:
-    pairs = [make_pair(str(index), torch.full((3, 64, 64), 90, dtype=torch.uint8), 4) for index in range(8)]
-    clean, noisy = (list(Resampled(pairs, 4, 8, 1.0, 2.0, noise, seed=0)) for noise in (0.0, 5.0))
-    assert all(bool((pair.hr == 90).all()) for pair in clean)
-    spread = [float(pair.hr.float().std()) for pair in noisy]
-    assert 0 < sum(deviation > 0.3 for deviation in spread) < 8, "most, not all"
-    assert max(spread) < 5.5
-    again = list(Resampled(pairs, 4, 8, 1.0, 2.0, 5.0, seed=0))
-    assert all(torch.equal(one.hr, two.hr) for one, two in zip(noisy, again, strict=True))
+def versions(hr: torch.Tensor, share: float, **settings: float) -> VersionSampler:
+    settings = {"low": 0.6, "high": 2.5, "sharpness": 0.8, "noise": 2.5} | settings
+    pairs = [make_pair("small", hr[:, :40, :60], 4), make_pair("large", hr, 4)]
+    return VersionSampler(pairs, share, **settings, patch_size=16, scale=4, margin=12, seed=1)
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_versions_are_reduced_after_they_are_made(share: float) -> None:
+    """Also of a photograph smaller than what a patch and its surroundings take."""
+    hr = torch.randint(0, 256, (3, 300, 400), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    sampler, groups = versions(hr, share), set()
+    for step in range(6):
+        batch = sampler.batch(step, 40)
+        assert (batch.lr.shape, batch.hr.shape) == ((40, 3, 40, 40), (40, 3, 64, 64))
+        reduced = downsample((batch.hr * 255).round().to(torch.uint8), 4)
+        assert torch.equal(reduced[..., 2:-2, 2:-2], (batch.lr[..., 14:-14, 14:-14] * 255).round().to(torch.uint8))
+        groups |= set(batch.image.tolist())
+        again = sampler.batch(step, 40)
+        assert torch.equal(batch.lr, again.lr)
+        assert torch.equal(batch.hr, again.hr)
+    assert not torch.equal(batch.hr, sampler.batch(0, 40).hr)
+    assert {group // 5 for group in groups} == {0, 1}
+    assert ({group % 5 for group in groups} == {0}) == (share == 0)
+
+
+def test_versions_are_noisy_and_sharpened_where_asked() -> None:
+    flat = torch.full((3, 300, 300), 90, dtype=torch.uint8)
+    patches = [versions(flat, 1.0, noise=0.0).batch(step, 8).hr for step in range(4)]
+    assert all(bool((patch == 90 / 255).all()) for patch in patches)
+    noisy = torch.cat([versions(flat, 1.0, noise=5.0).batch(step, 50).hr for step in range(6)])
+    spread = 255 * noisy.std(dim=(1, 2, 3))
+    assert 0.5 < (spread > 0.3).float().mean() < 0.9, "most, not all"
+    assert spread.max() < 5.5
+    steps = torch.arange(300)[:, None].expand(3, 300, 300) // 3 % 2
+    edges = (100 + 50 * steps).to(torch.uint8)
+    plain, sharpened = (
+        torch.cat(
+            [versions(edges, 1.0, noise=0.0, sharpness=by, low=1.0, high=1.0).batch(step, 8).hr for step in range(8)]
+        )
+        for by in (0.0, 0.8)
+    )
+    gain = (sharpened.std(dim=(1, 2, 3)) + 1e-6) / (plain.std(dim=(1, 2, 3)) + 1e-6)  # some patches have no edge
+    assert gain.min() < 0.9
+    assert gain.max() > 1.1
+    assert ((gain - 1).abs() < 1e-3).any(), "not all"
 
 
 def test_samples_are_all_crops_in_all_symmetries() -> None:

@@ -25,6 +25,7 @@ _LEAST = {
     **dict.fromkeys(("backbone_batch", "exits_batch", "estimator_batch", "estimator_patches"), 1),
     **dict.fromkeys(("log_every", "validate_every", "checkpoint_every"), 1),
     **dict.fromkeys(("backbone_steps", "exits_steps", "estimator_steps", "warmup_steps"), 0),
+    **dict.fromkeys(("estimator_resample_sharpness", "estimator_resample_noise"), 0),
 }
 
 
@@ -42,7 +43,6 @@ class TrainConfig:
     resample_share: float = field(default=0.4, metadata={"help": "share of patches from resized images"})
     resample_low: float = field(default=0.5, metadata={"help": "smallest resizing factor"})
     resample_high: float = field(default=2.5, metadata={"help": "largest resizing factor"})
-    resample_noise: float = field(default=0.0, metadata={"help": "largest noise of resized images, 8-bit levels"})
     mixed_share: float = field(default=0.0, metadata={"help": "share of patches that are the weighted mean of two"})
     recoloured_share: float = field(default=0.0, metadata={"help": "share of patches whose channels change places"})
     validation_images: int = field(
@@ -82,8 +82,11 @@ class TrainConfig:
 
     estimator: str = field(default="gain", metadata={"help": "estimator: paper or gain"})
     estimator_resample_share: float = field(default=0.6, metadata={"help": "phase 3: share from resized images"})
-    estimator_resample_low: float = field(default=0.7, metadata={"help": "phase 3: smallest resizing factor"})
+    estimator_resample_low: float = field(default=0.6, metadata={"help": "phase 3: smallest resizing factor"})
     estimator_resample_high: float = field(default=2.5, metadata={"help": "phase 3: largest resizing factor"})
+    estimator_resample_sharpness: float = field(
+        default=0.8, metadata={"help": "phase 3: largest change of the details of resized images, as a share of them"}
+    )
     estimator_resample_noise: float = field(
         default=2.5, metadata={"help": "phase 3: largest noise of resized images, 8-bit levels"}
     )

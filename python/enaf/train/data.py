@@ -85,17 +85,11 @@ def load_pairs(
     return pairs
 
 
-NOISY_SHARE = 0.7
-"""Of the resampled images, where noise is asked for at all: some photographs are clean."""
-
-
 class Resampled:
     """One more version of each image at a random size between ``low`` and ``high`` (log-uniform), made on ``device`` while
     they are iterated over, so that they are never all in memory.
 
-    Large photographs are softer than small ones; enlarged versions stand for them, reduced ones for fine texture. They
-    are noisier too: where enlarging has taken the camera's noise away, most versions get a new one, Gaussian with a
-    standard deviation of up to ``noise`` 8-bit levels.
+    Large photographs are softer than small ones; enlarged versions stand for them, reduced ones for fine texture.
 
     Attributes:
         sizes: height and width of every ``lr``.
@@ -108,27 +102,20 @@ class Resampled:
         patch_size: int,
         low: float,
         high: float,
-        noise: float,
         seed: int,
         device: torch.device | str = "cpu",
     ) -> None:
-        self.pairs, self.scale, self.seed, self.device = pairs, scale, seed, device
+        self.pairs, self.scale, self.device = pairs, scale, device
         generator = np.random.default_rng([seed, 1])
         factors = np.exp(generator.uniform(np.log(low), np.log(high), len(pairs)))
         self.sizes = [
             [max(patch_size, round(side * factor)) for side in pair.lr.shape[-2:]]
             for pair, factor in zip(pairs, factors.tolist(), strict=True)
         ]
-        noisy = generator.random(len(pairs)) < NOISY_SHARE
-        self.noise = (generator.uniform(0, noise, len(pairs)) * noisy).tolist()
 
     def __iter__(self) -> Iterator[ImagePair]:
-        generator = torch.Generator().manual_seed(self.seed)
-        for pair, (height, width), noise in zip(self.pairs, self.sizes, self.noise, strict=True):
+        for pair, (height, width) in zip(self.pairs, self.sizes, strict=True):
             hr = resize(pair.hr.to(self.device), height * self.scale, width * self.scale)
-            if noise > 0:
-                grain = noise * torch.randn(hr.shape, generator=generator).to(self.device)
-                hr = (hr + grain).round_().clamp_(0, 255).to(torch.uint8)
             yield make_pair(pair.name, hr, self.scale)
 
 
@@ -165,7 +152,7 @@ class Batch:
         return Batch(lr, hr, self.image, self.weight)
 
 
-class _Pixels:
+class Pixels:
     """Images (3, H, W) uint8 behind one another in one (pixels, 3) tensor, so that a batch of crops is one indexed read."""
 
     def __init__(self, sizes: Tensor, device: torch.device | str) -> None:
@@ -241,7 +228,7 @@ class PatchSampler:
     ) -> None:
         grouped = [g.sizes if isinstance(g, Resampled) else [list(pair.lr.shape[-2:]) for pair in g] for g in groups]
         self.sizes = np.array([size for sizes in grouped for size in sizes])
-        self.lr, self.hr = (_Pixels(torch.from_numpy(self.sizes * factor), device) for factor in (1, scale))
+        self.lr, self.hr = (Pixels(torch.from_numpy(self.sizes * factor), device) for factor in (1, scale))
         self.weight = torch.empty(len(self.sizes), device=device)
         for index, pair in enumerate(chain.from_iterable(groups)):
             lr, hr = pair.lr.to(device), pair.hr.to(device)

@@ -26,6 +26,7 @@ from .config import TrainConfig
 from .data import Batch, ImagePair, PatchSampler, upload
 from .symmetry import SYMMETRIES, mirrored
 from .trainer import Phase
+from .versions import VersionSampler
 
 
 def _pixel_loss(sr: Tensor, hr: Tensor, weight: Tensor | None) -> Tensor:
@@ -124,7 +125,7 @@ def exits_phase(
 
 @torch.no_grad()
 def measure_exits(
-    network: MultiExitNetwork, sampler: PatchSampler, count: int, batch: int = 32, quiet: bool = False
+    network: MultiExitNetwork, sampler: PatchSampler | VersionSampler, count: int, batch: int = 32, quiet: bool = False
 ) -> tuple[Tensor, ExitTargets]:
     """Run every exit on ``count`` patches: their LR pixels (n, 3, P+2m, P+2m) uint8, and what the exits reach.
 
@@ -172,7 +173,7 @@ def _image_error(patch_error: Tensor, images: Tensor) -> Tensor:
 def estimator_phase(
     config: TrainConfig,
     model: AdaptiveNetwork,
-    sampler: PatchSampler,
+    sampler: VersionSampler,
     validation_sampler: PatchSampler,
     quiet: bool = False,
 ) -> Phase:

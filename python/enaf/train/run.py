@@ -12,7 +12,6 @@ import platform
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -32,6 +31,7 @@ from .config import TrainConfig
 from .phases import backbone_phase, estimator_phase, exits_phase
 from .teacher import Teacher
 from .trainer import Trainer
+from .versions import VersionSampler
 
 log = logging.getLogger(__name__)
 
@@ -192,31 +192,31 @@ def _train(
     trainer = Trainer(config, run, model, quiet)
     waiting = [name for name in config.phases.split(",") if name not in trainer.finished]
 
-    def sampler(prefix: str, seed: int, margin: int = 0, **others: Any) -> data.PatchSampler:
-        """The images and as many resized ones, with the shares that a phase wants of them."""
-        low, high, noise, share = (
-            getattr(config, f"{prefix}resample_{name}") for name in ("low", "high", "noise", "share")
-        )
-        soft = data.Resampled(pairs, scale, size, low, high, noise, seed, device)
-        return data.PatchSampler([pairs, soft], [1 - share, share], size, scale, seed, margin, device, **others)
-
     if {"backbone", "exits"} & set(waiting):
         teacher = None
         if config.teacher:
             taught_by, dtype = load_model(run / "teacher.safetensors", scale), getattr(torch, config.precision)
             teacher = Teacher(taught_by, config.teacher_weight, dtype)
             log.info("making the targets of %s", config.teacher)
-        varied: dict[str, Any] = {"mixed": config.mixed_share, "recoloured": config.recoloured_share}
-        patches = sampler("", config.seed, target=teacher, **varied)
+        soft = data.Resampled(pairs, scale, size, config.resample_low, config.resample_high, config.seed, device)
+        patches = data.PatchSampler(
+            [pairs, soft], [1 - config.resample_share, config.resample_share], size, scale, config.seed, device=device,
+            target=teacher, mixed=config.mixed_share, recoloured=config.recoloured_share,
+        )  # fmt: skip
         for name, phase in (("backbone", backbone_phase), ("exits", exits_phase)):
             if name in waiting:
                 trainer.run_phase(phase(config, model, patches, validation))
         del patches  # as large as the next one
     if "estimator" in waiting:
         margin = model.estimator.margin
-        patches = sampler("estimator_", config.seed + 1, margin)
+        share, low, high, sharpness, noise = (
+            getattr(config, f"estimator_resample_{name}") for name in ("share", "low", "high", "sharpness", "noise")
+        )
+        versions = VersionSampler(
+            pairs, share, low, high, sharpness, noise, size, scale, margin, config.seed + 1, device
+        )
         unseen = data.PatchSampler([validation], [1.0], size, scale, config.seed + 2, margin, device)
-        trainer.run_phase(estimator_phase(config, model, patches, unseen, trainer.quiet))
+        trainer.run_phase(estimator_phase(config, model, versions, unseen, trainer.quiet))
     result = run / "model.safetensors"
     if trainer.writes:
         description = json.loads((run / "config.json").read_text())
