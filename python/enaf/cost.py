@@ -125,7 +125,9 @@ class CostTable:
         """c of the fusion rule by "paper" or "macs", (E,) float64."""
         return self.paper if column == "paper" else self.macs_per_pixel / self.macs_per_pixel[-1]
 
-    def spent(self, exit_index: Tensor, whole: Sequence[int], grid: PatchGrid, whole_macs: Tensor) -> dict[str, float]:
+    def spent(
+        self, exit_index: Tensor, whole: Sequence[int], grid: PatchGrid, whole_macs: Tensor, scored: bool
+    ) -> dict[str, float]:
         """What images cost.
 
         Args:
@@ -134,6 +136,7 @@ class CostTable:
             grid: the patches' grid over an image.
             whole_macs: (E,) float64, multiply-accumulates of every exit over an image as a whole, what it computes twice
                 included, over those of the full network without.
+            scored: whether all patches were, also of images without patches.
 
         Returns:
             "paper": mean published cost of the patches over that of the full exit. "macs": true multiply-accumulates of
@@ -149,7 +152,7 @@ class CostTable:
         for depth, taken in zip(whole, counts.tolist(), strict=True):
             deeper = [0] * (depth + 1) + taken[depth + 1 :]
             macs += as_a_whole[depth] + sum(map(operator.mul, deeper, patch))
-            macs += scores if depth == 0 or any(deeper) else 0.0
+            macs += scores if scored or depth == 0 or any(deeper) else 0.0
         return {"paper": paper, "macs": macs / images}
 
     def routed(self, counts: Tensor, grid: PatchGrid, batch: int = 1) -> float:

@@ -232,6 +232,7 @@ class Upscaler:
         job = Job(engine, request, grid, list(range(shape[0])), read, write, record, watch)
         eta, expected = self._eta(job, prices)
         taken = [ROUTED] * shape[0] if always_routed else ways(job, eta, prices)
+        scored = record.scored  # for the decision, not to be told of
         if scores:
             score_all(job)
         watch.mark("scores")
@@ -245,7 +246,7 @@ class Upscaler:
                 record.exit_index[part.images] = way.whole
                 watch.mark("static")
         whole = [way.whole for way in taken]
-        spent = self._table.spent(record.exit_index, whole, grid, self._whole_macs(engine, grid))
+        spent = self._table.spent(record.exit_index, whole, grid, self._whole_macs(engine, grid), scored)
         spent["ms"] = sum(watch.milliseconds.values())
         if expected is not None and watch.waits:
             self._calibrated(engine, grid)[1].add(expected, watch.total() - 1e3 * aside())

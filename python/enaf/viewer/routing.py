@@ -116,7 +116,11 @@ class LiveRouter:
             exit_index=chosen.view(self.grid.rows, self.grid.cols),
             counts=counts,
             cost=self._costs.spent(
-                chosen.view(1, self.grid.rows, self.grid.cols), [0], self.grid, self._costs.relative("macs")
+                chosen.view(1, self.grid.rows, self.grid.cols),
+                [0],
+                self.grid,
+                self._costs.relative("macs"),
+                scored=True,
             ),
             changed=int(changed.sum()),
             run=run,
