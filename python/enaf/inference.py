@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise, product
 from typing import TypeGuard
 
@@ -25,6 +26,8 @@ WORKING_SET = {"cpu": 24 << 20, "cuda": 1 << 30}
 """Bytes that the largest feature map of a batch may take: on a CPU below the 32 MiB from which on the C library asks the
 system for new pages each time, on a GPU what leaves memory for everything else and fills it."""
 SMALLEST_BATCH = 4
+PATCH = 32
+"""LR pixels: the side of the patches, two of them, whose scores by themselves are made quick."""
 
 
 def prepare(module: Module, device: torch.device, dtype: torch.dtype) -> Module:
@@ -79,6 +82,8 @@ def prepare_estimator(estimator: Estimator, device: torch.device) -> Estimator:
             layers = getattr(estimator, name)
             narrow, last = prepare(layers[:-1], device, torch.bfloat16), prepare(layers[-1:], device, torch.float32)
             setattr(prepared, name, nn.Sequential(narrow, _Cast(torch.float32), last))
+    side = PATCH + 2 * estimator.margin
+    _pack(prepared, partial(prepared.features, torch.zeros(1, 3, side, side, device=device)), 2)
     return prepared
 
 
@@ -107,29 +112,37 @@ def batch_size(network: MultiExitNetwork, patch_size: int, device: torch.device)
         nonlocal largest
         largest = max(largest, output.numel() * output.element_size())
 
-    _watch(network, patch_size, look)
+    _watch(network, partial(network, _patch(network, patch_size)), look)
     return max(SMALLEST_BATCH, WORKING_SET[device.type] // largest)
 
 
 def pack(network: MultiExitNetwork, patch_size: int, batch: int) -> None:
     """Lays the weights of ``prepare``'s convolutions out as oneDNN wants them for ``batch`` patches, which it else does at every
     call, for up to a twentieth of its time. Bits stay what they are."""
+    _pack(network, partial(network, _patch(network, patch_size)), batch)
 
+
+def _pack(module: nn.Module, run: Callable[[], object], batch: int) -> None:
     def look(layer: nn.Module, inputs: tuple[Tensor, ...], _: object) -> None:
         if isinstance(layer, _FusedConvolution):
             layer.pack([batch, *inputs[0].shape[1:]])
 
-    _watch(network, patch_size, look)
+    _watch(module, run, look)
 
 
-def _watch(
-    network: MultiExitNetwork, patch_size: int, look: Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]
-) -> None:
-    """Runs a patch to all exits, and shows every layer, what it is given and what it gives."""
+def _patch(network: MultiExitNetwork, patch_size: int) -> Tensor:
     device, dtype = next(network.parameters()).device, image_dtype(network.dtype)
-    handles = [layer.register_forward_hook(look) for layer in network.modules() if not list(layer.children())]
+    return torch.zeros(1, 3, patch_size, patch_size, device=device, dtype=dtype)
+
+
+@torch.inference_mode()
+def _watch(
+    module: nn.Module, run: Callable[[], object], look: Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]
+) -> None:
+    """Shows every layer of a module that ``run`` calls, what it is given and what it gives."""
+    handles = [layer.register_forward_hook(look) for layer in module.modules() if not list(layer.children())]
     try:
-        network(torch.zeros(1, 3, patch_size, patch_size, device=device, dtype=dtype))
+        run()
     finally:
         for handle in handles:
             handle.remove()
