@@ -339,4 +339,7 @@ def test_what_happened_is_told_without_scoring_anything_more(keywords: dict) -> 
     for fact in ("paper", "macs"):
         assert info.cost[fact] == scored.cost[fact]
     assert not scored.psnr_db.isnan().any()
-    assert bool(info.psnr_db.isnan().any()) == bool(info.static or "force_exit" in keywords)
+    untold = info.psnr_db.isnan()
+    assert untold.all() or not untold.any()
+    assert not untold.any() or info.static == [0, 1] or "force_exit" in keywords, "the others cannot be decided without"
+    assert untold.any() or "force_exit" not in keywords
