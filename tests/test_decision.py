@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from enaf.decision import blank_vector, choose_exits, eta_for_budget
+from enaf.decision import blank_vector, choose_exits, count_exits, eta_for_budget
 
 COST = torch.tensor([0.0, 0.31, 0.67, 1.0], dtype=torch.float64)
 
@@ -39,6 +39,10 @@ def test_budget_is_kept_and_used(budget: float) -> None:
 
     assert spent(eta) <= budget
     assert eta == 0 or spent(eta * (1 - 1e-5)) >= budget - 0.002
+
+
+def test_exits_are_counted_image_by_image() -> None:
+    assert count_exits(torch.tensor([[0, 3, 3, 1], [2, 2, 2, 2]]), 4) == [[1, 1, 0, 2], [0, 0, 4, 0]]
 
 
 def test_rejects() -> None:

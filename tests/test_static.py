@@ -212,12 +212,9 @@ def test_layers_that_see_the_image_stay_float32(name: str) -> None:
     for layer in (*ready.first, *ready.exact):
         assert {weight.dtype for weight in getattr(ready, layer).parameters()} == {torch.float32}
     exact = prepare(network, CPU, torch.float32)
-    x = lr
+    x = y = lr
     for layer in ready.first:
-        x = getattr(exact, layer)(x)
-    y = lr
-    for layer in ready.first:
-        y = getattr(ready, layer)(y)
+        x, y = getattr(exact, layer)(x), getattr(ready, layer)(y)
     assert torch.equal(y, x.bfloat16())
 
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from enaf_ext.grid import PatchGrid
 
 from .adaptive import AdaptiveNetwork
+from .decision import count_exits
 from .estimator import Estimator
 from .models import MultiExitNetwork
 
@@ -143,17 +144,15 @@ class CostTable:
             the patches, overlap included, and of the estimator, over those of the full network run once over the image
             without tiling.
         """
-        exits, images = len(self.paper), len(exit_index)
-        first = exits * torch.arange(images)[:, None]  # counted for every image by itself
-        counts = (exit_index.flatten(1).cpu() + first).flatten().bincount(minlength=exits * images).view(images, exits)
-        paper = float((counts.double() @ self.paper).sum()) / exit_index.numel()
+        counts = count_exits(exit_index.flatten(1), len(self.paper))
+        paper = float((torch.tensor(counts, dtype=torch.float64) @ self.paper).sum()) / exit_index.numel()
         patch, scores, as_a_whole = self.patch(grid).tolist(), self.scores(grid), whole_macs.tolist()
         macs = 0.0
-        for depth, taken in zip(whole, counts.tolist(), strict=True):
+        for depth, taken in zip(whole, counts, strict=True):
             deeper = [0] * (depth + 1) + taken[depth + 1 :]
             macs += as_a_whole[depth] + sum(map(operator.mul, deeper, patch))
             macs += scores if scored or depth == 0 or any(deeper) else 0.0
-        return {"paper": paper, "macs": macs / images}
+        return {"paper": paper, "macs": macs / len(counts)}
 
     def routed(self, counts: Tensor, grid: PatchGrid, batch: int = 1) -> float:
         """True multiply-accumulates of routed images over those of the full network run over them as a whole.

@@ -45,8 +45,19 @@ def choose_exits(
     Returns:
         (N,) int64; of equal scores the cheaper exit. Deterministic.
     """
-    score = psnr_db + gamma * blank_vector(edge_score, psnr_db.shape[1], epsilon) - eta * cost.to(psnr_db)
-    return score.argmax(dim=1)
+    return (granted(psnr_db, edge_score, gamma, epsilon) - eta * cost.to(psnr_db)).argmax(dim=1)
+
+
+def granted(psnr_db: Tensor, edge_score: Tensor, gamma: float, epsilon: float = BLANK_THRESHOLD) -> Tensor:
+    """u + gamma*b, what does not depend on eta: (N, E), dB. Arguments as for ``choose_exits``."""
+    return psnr_db + gamma * blank_vector(edge_score, psnr_db.shape[1], epsilon)
+
+
+def count_exits(exit_index: Tensor, num_exits: int) -> list[list[int]]:
+    """How many patches of every image (B, N) take each exit: B lists of E."""
+    first = num_exits * torch.arange(len(exit_index))[:, None]  # every image counts for itself
+    counts = (exit_index.cpu() + first).flatten().bincount(minlength=num_exits * len(exit_index))
+    return counts.view(-1, num_exits).tolist()
 
 
 def eta_for_budget(
@@ -68,7 +79,7 @@ def eta_for_budget(
     if not 0 <= budget <= 1:
         raise ValueError(f"budget: expected a share between 0 and 1, got {budget}")
     cost = cost.to(psnr_db)
-    base = psnr_db + gamma * blank_vector(edge_score, psnr_db.shape[1], epsilon)
+    base = granted(psnr_db, edge_score, gamma, epsilon)
 
     def spent(eta: float) -> float:
         return float(cost[(base - eta * cost).argmax(dim=1)].double().mean())

@@ -7,12 +7,11 @@ import operator
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from enaf_ext import ops
 
-from .decision import blank_vector, choose_exits, smallest_eta
+from .decision import choose_exits, count_exits, granted, smallest_eta
 from .engine import Job
 from .scores import score_all, scores_of, spread
 
@@ -95,14 +94,12 @@ def eta_within(job: Job, prices: Prices, budget: float) -> tuple[float, float]:
     score_all(job)
     grid, cost, exits = job.grid, prices.cost.cpu(), len(prices.patch)
     psnr_db, edge_score = job.record.psnr_db.flatten(0, 2).cpu(), job.record.edge_score.flatten().cpu()
-    base = psnr_db + job.request.gamma * blank_vector(edge_score, exits)
-    first = exits * (torch.arange(len(base)) // grid.num_patches)  # counted for every image by itself
+    base = granted(psnr_db, edge_score, job.request.gamma)
 
     def spent(eta: float) -> float:
-        counts = (first + (base - eta * cost).argmax(dim=1)).bincount(minlength=exits * len(job.images))
-        return sum(
-            prices.scores + _cheapest(image, prices, _shallowest(job))[1] for image in counts.view(-1, exits).tolist()
-        )
+        chosen = (base - eta * cost).argmax(dim=1).view(-1, grid.num_patches)
+        cheapest = (_cheapest(counts, prices, _shallowest(job)) for counts in count_exits(chosen, exits))
+        return sum(prices.scores + price for _, price in cheapest)
 
     least = len(job.images) * (prices.scores + prices.routed([grid.num_patches, *[0] * (exits - 1)]))
     eta = smallest_eta(spent, max(budget, (1 + 1e-6) * least), 1e-3)
@@ -160,4 +157,4 @@ def _dear_by(job: Job, eta: float, prices: Prices, psnr_db: Tensor, edge_score: 
 def _counts(job: Job, eta: float, prices: Prices, psnr_db: Tensor, edge_score: Tensor) -> list[list[int]]:
     """How many of these patches of each image take each exit."""
     chosen = choose_exits(psnr_db.flatten(0, 1), edge_score.flatten(), prices.cost, eta, job.request.gamma)
-    return [exits.bincount(minlength=len(prices.cost)).tolist() for exits in chosen.view(edge_score.shape).cpu()]
+    return count_exits(chosen.view(edge_score.shape), len(prices.cost))
