@@ -605,6 +605,7 @@ def test_frames_into_a_stream_that_takes_a_part(model: str, raw: str | None) -> 
     data = frame if raw else b"P6 30 20 255\n" + frame
     whole, parts = io.BytesIO(), Hesitant(1 << 20)
     for target in (whole, parts):
+        # a stream by what it can do, not by its type
         result = enaf.upscale_frames(io.BytesIO(data), target, raw=raw, model=model, force_exit=0)  # type: ignore[arg-type]
         assert result.status == "done"
     assert parts.taken == whole.getvalue()
