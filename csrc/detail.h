@@ -19,35 +19,42 @@ constexpr int num_cell_details = num_energies + 4;  // and the mean colours, and
 // Energy of a third of an 8-bit level: what rounding to 8 bits leaves in a flat cell.
 constexpr float faintest_energy = 2e-6f;
 
-ENAF_HOST_DEVICE float grey_of(float red, float green, float blue) {
+// T is float, or several side by side.
+template <typename T>
+ENAF_HOST_DEVICE T grey_of(T red, T green, T blue) {
   return 0.3f * red + 0.6f * green + 0.1f * blue;
 }
-ENAF_HOST_DEVICE float red_against_green(float red, float green) {
+template <typename T>
+ENAF_HOST_DEVICE T red_against_green(T red, T green) {
   return 0.5f * red - 0.5f * green;
 }
-ENAF_HOST_DEVICE float blue_against_both(float red, float green, float blue) {
+template <typename T>
+ENAF_HOST_DEVICE T blue_against_both(T red, T green, T blue) {
   return 0.5f * blue - 0.25f * red - 0.25f * green;
 }
 
-ENAF_HOST_DEVICE float curvature(float before, float here, float after) {
+template <typename T>
+ENAF_HOST_DEVICE T curvature(T before, T here, T after) {
   return before - 2.0f * here + after;
 }
 
 // What a pixel and those above and below it enter the details of their row by.
+template <typename T>
 struct DetailColumn {
-  float grey;        // of the pixel
-  float below;       // grey below it
-  float slope;       // grey below less grey above
-  float grey_curve;  // vertical curvature of grey, of red against green, of blue against both
-  float green_curve;
-  float blue_curve;
+  T grey;        // of the pixel
+  T below;       // grey below it
+  T slope;       // grey below less grey above
+  T grey_curve;  // vertical curvature of grey, of red against green, of blue against both
+  T green_curve;
+  T blue_curve;
 };
 
 // The squared derivatives of a pixel from its column and its neighbours': grey to the right and downwards, its
 // curvature along both axes, its mixed derivative, and the finest checkerboards of grey and of the two colours.
-ENAF_HOST_DEVICE void squared_details(const DetailColumn& west, const DetailColumn& here, const DetailColumn& east,
-                                      float* squares) {
-  const float details[num_details] = {
+template <typename T>
+ENAF_HOST_DEVICE void squared_details(const DetailColumn<T>& west, const DetailColumn<T>& here,
+                                      const DetailColumn<T>& east, T* squares) {
+  const T details[num_details] = {
       east.grey - here.grey,
       here.below - here.grey,
       curvature(west.grey, here.grey, east.grey),
@@ -57,7 +64,7 @@ ENAF_HOST_DEVICE void squared_details(const DetailColumn& west, const DetailColu
       0.5f * curvature(west.green_curve, here.green_curve, east.green_curve),
       0.5f * curvature(west.blue_curve, here.blue_curve, east.blue_curve),
   };
-#pragma unroll
+  ENAF_UNROLL
   for (int k = 0; k < num_details; ++k) {
     squares[k] = details[k] * details[k];
   }
@@ -95,7 +102,8 @@ ENAF_HOST_DEVICE float over_columns(float a, float b, float c, float d) {
   return (a + b) + (c + d);
 }
 
-ENAF_HOST_DEVICE float larger(float a, float b) {
+template <typename T>
+ENAF_HOST_DEVICE T larger(T a, T b) {
   return a > b ? a : b;
 }
 

@@ -25,8 +25,8 @@ struct OpponentRow {
   float blue[cell_side + 2];
 };
 
-__device__ inline DetailColumn detail_column(const OpponentRow& above, const OpponentRow& here,
-                                             const OpponentRow& below, int x) {
+__device__ inline DetailColumn<float> detail_column(const OpponentRow& above, const OpponentRow& here,
+                                                    const OpponentRow& below, int x) {
   return {here.grey[x],
           below.grey[x],
           below.grey[x] - above.grey[x],
@@ -67,11 +67,11 @@ __device__ OpponentRow read_row(const View4<const T>& image, const T* first, boo
 
 __device__ inline void add_row(const OpponentRow& above, const OpponentRow& here, const OpponentRow& below,
                                CellSums& sums) {
-  DetailColumn west = detail_column(above, here, below, 0);
-  DetailColumn centre = detail_column(above, here, below, 1);
+  DetailColumn<float> west = detail_column(above, here, below, 0);
+  DetailColumn<float> centre = detail_column(above, here, below, 1);
 #pragma unroll
   for (int x = 0; x < cell_side; ++x) {
-    const DetailColumn east = detail_column(above, here, below, x + 2);
+    const DetailColumn<float> east = detail_column(above, here, below, x + 2);
     float squares[num_details];
     squared_details(west, centre, east, squares);
 #pragma unroll
