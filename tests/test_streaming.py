@@ -60,6 +60,7 @@ def test_equals_the_whole_image_call(
 ) -> None:
     expected, whole = upscaler(lr, return_info=True, **keywords)
     monkeypatch.setitem(enaf.engine.BAND_PATCHES, "cpu", band)
+    monkeypatch.setattr(enaf.engine, "SCORED_PIXELS", 2 * band * 28**2)
     sr, info = stream(upscaler, lr, device="cpu", **keywords)
     assert sr.dtype == lr.dtype
     assert torch.equal(sr, expected)
@@ -78,6 +79,7 @@ def test_reads_ascending_bands_and_no_more_than_it_must(
 ) -> None:
     lr = picture(3, 600, 116, torch.uint8)
     monkeypatch.setitem(enaf.engine.BAND_PATCHES, "cpu", 8)
+    monkeypatch.setattr(enaf.engine, "SCORED_PIXELS", 2 * 28 * 116)
     monkeypatch.setitem(enaf.whole_or_routed.LOOKED_AT, "cpu", lr[0].numel() - 1)
     monkeypatch.setitem(enaf.whole_or_routed.IN_MEMORY, "cpu", lr[0].numel() - 1)
     for keywords, passes in (({"budget": 0.4}, 2), ({"force_exit": 1}, 1), ({"eta": 2.0}, 2)):

@@ -6,6 +6,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from enaf_ext.grid import PatchGrid
 
 
@@ -48,6 +50,16 @@ class Band:
     def local(self) -> PatchGrid:
         """The grid over the band's own rows, without its margin."""
         return PatchGrid(self.bottom - self.top, self.grid.width, self.grid.patch_size, self.grid.overlap)
+
+    def split(self, rows: int) -> Iterator[Band]:
+        """The bands of ``rows`` rows of patches, the last one fewer, that this one is made of; without margin."""
+        for first in range(self.first, self.last, rows):
+            yield Band(self.grid, first, min(first + rows, self.last))
+
+    def rows_of(self, part: Band, image: Tensor) -> Tensor:
+        """Those of a part of this band, from this band's rows with their margin."""
+        start = self.above + part.top - self.top
+        return image[:, :, start : start + part.bottom - part.top]
 
     @property
     def finished(self) -> tuple[int, int]:

@@ -25,6 +25,8 @@ from .workspace import Workspace
 
 BAND_PATCHES = {"cpu": 256, "cuda": 4096}
 """Patches in work at once: enough that what is done once a band costs little, on a GPU that they fill it; fits any memory."""
+SCORED_PIXELS = 1 << 20
+"""LR pixels that are scored at once: several bands, whose margins would else be looked at twice."""
 
 Read: TypeAlias = Callable[[int, int], Tensor]
 Write: TypeAlias = Callable[..., object]
@@ -67,10 +69,18 @@ class Engine:
             pack(self.network, patch_size, self.batches[patch_size])
         return self.batches[patch_size]
 
-    def bands(self, grid: PatchGrid, batch: int) -> list[Band]:
-        """A grid over ``batch`` images, as much at a time as is good for the device."""
-        rows = max(1, BAND_PATCHES[self.device.type] // (batch * grid.cols))
-        return list(bands(grid, rows, self.estimator.margin))
+    def band_rows(self, grid: PatchGrid, batch: int) -> int:
+        """Rows of patches of a grid over ``batch`` images that go through their exits at once."""
+        return max(1, BAND_PATCHES[self.device.type] // (batch * grid.cols))
+
+    def scored_bands(self, grid: PatchGrid, batch: int) -> list[Band]:
+        """What is scored at once: some bands of ``band_rows``."""
+        rows = self.band_rows(grid, batch)
+        return list(
+            bands(
+                grid, rows * max(1, SCORED_PIXELS // (batch * rows * grid.stride * grid.width)), self.estimator.margin
+            )
+        )
 
 
 class Job(NamedTuple):

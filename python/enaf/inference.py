@@ -12,7 +12,7 @@ from typing import TypeGuard
 import torch
 from torch import Tensor, nn
 
-from .estimator import Estimator
+from .estimator import CentredConvolution, Estimator
 from .models import (
     Concatenation,
     Module,
@@ -44,7 +44,7 @@ def prepare(module: Module, device: torch.device, dtype: torch.dtype) -> Module:
         sums. Layers that a network names in ``first`` and ``exact`` have the ``image_dtype``.
     """
     module = copy.deepcopy(module).eval().requires_grad_(False)
-    _convert_transposed(module)
+    _convert(module)
     if device.type == "cpu":
         _shuffle_last(module)
         _shuffle_runs(module)
@@ -148,13 +148,13 @@ def _watch(
             handle.remove()
 
 
-def _convert_transposed(module: nn.Module) -> None:
-    """Replaces in place every transposed convolution by the ordinary one that it is."""
+def _convert(module: nn.Module) -> None:
+    """Replaces in place every layer by the ordinary convolution that it is."""
     for name, layer in list(module.named_children()):
-        if isinstance(layer, SubPixelTransposedConvolution):
+        if isinstance(layer, CentredConvolution | SubPixelTransposedConvolution):
             setattr(module, name, layer.as_convolution())
         else:
-            _convert_transposed(layer)
+            _convert(layer)
 
 
 def _shuffle_last(module: nn.Module) -> None:

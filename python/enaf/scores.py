@@ -13,8 +13,8 @@ from .bands import Band
 from .engine import Job
 from .pixels import as_rgb, pick, unit_range
 
-SAMPLED, LEAST_SAMPLED = 24, 8
-"""Of the patches of a larger image one in so many is looked at for the decision, but not fewer than these."""
+SAMPLED, LEAST_SAMPLED, MOST_SAMPLED = 24, 8, 128
+"""Of the patches of a larger image one in so many is looked at for the decision, but not fewer and not more than these."""
 
 
 def score(job: Job, band: Band, lr: Tensor) -> None:
@@ -30,14 +30,14 @@ def score(job: Job, band: Band, lr: Tensor) -> None:
 def score_all(job: Job) -> None:
     """Every patch of every image, once."""
     if not job.record.scored:
-        for band in job.engine.bands(job.grid, len(job.images)):
+        for band in job.engine.scored_bands(job.grid, len(job.images)):
             score(job, band, job.rows(band))
         job.record.scored = True
 
 
 def spread(grid: PatchGrid) -> Tensor:
-    """One patch in ``SAMPLED`` (n,): rows in turn, columns by the golden ratio, spread over the image whatever its grid."""
-    count = max(grid.num_patches // SAMPLED, min(grid.num_patches, LEAST_SAMPLED))
+    """Some patches (n,), one in ``SAMPLED``: rows in turn, columns by the golden ratio, spread over the image whatever its grid."""
+    count = min(max(grid.num_patches // SAMPLED, min(grid.num_patches, LEAST_SAMPLED)), MOST_SAMPLED)
     index = torch.arange(count)
     return (2 * index + 1) * grid.rows // (2 * count) * grid.cols + (index * 0.618034 % 1 * grid.cols).long()
 

@@ -293,22 +293,23 @@ class Upscaler:
         """Every band: its rows, its patches by descending exit, and how many of them reach each depth: but for those that go
         through ``whole`` together, which reach none."""
         request, record = job.request, job.record
-        for band in job.engine.bands(job.grid, len(job.images)):
-            lr, here = job.rows(band), job.here(band)
+        for scored in job.engine.scored_bands(job.grid, len(job.images)):
+            lr, here = job.rows(scored), job.here(scored)
             if request.force_exit is not None:
                 record.exit_index[here] = request.force_exit
             else:
                 if not record.scored:
-                    score(job, band, lr)
+                    score(job, scored, lr)
                 psnr_db, edge_score = record.psnr_db[here], record.edge_score[here]
                 chosen = choose_exits(psnr_db.flatten(0, 2), edge_score.flatten(), cost, eta, request.gamma)
                 record.exit_index[here] = chosen.clamp_min_(whole).view(edge_score.shape)
             job.watch.mark("scores")
-            order, offsets = ops.route_exits(record.exit_index[here].flatten(), self.num_exits)
-            running = offsets.tolist()  # the one wait for the device: how many patches reach each depth
-            running[1 : whole + 1] = [running[whole + 1]] * whole
-            job.watch.mark("decision")
-            yield band, lr[:, :, band.above : lr.shape[2] - band.below], order, running
+            for band in scored.split(job.engine.band_rows(job.grid, len(job.images))):
+                order, offsets = ops.route_exits(record.exit_index[job.here(band)].flatten(), self.num_exits)
+                running = offsets.tolist()  # the one wait for the device: how many patches reach each depth
+                running[1 : whole + 1] = [running[whole + 1]] * whole
+                job.watch.mark("decision")
+                yield band, scored.rows_of(band, lr), order, running
 
     # --- what it decides by ---
 

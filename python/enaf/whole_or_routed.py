@@ -16,15 +16,15 @@ from .engine import Job
 from .scores import score_all, scores_of, spread
 
 LOOKED_AT = {"cpu": 1 << 18, "cuda": 1 << 24}
-"""The largest image, in pixels, whose patches are all scored before it is decided whether routing pays."""
+"""The largest image, in pixels, of which no sample of the patches is looked at."""
 IN_MEMORY = {"cpu": 1 << 21, "cuda": 1 << 24}
 """The largest that may go through an exit shallower than the full one as a whole: all its patches are scored before any runs,
 and its rows are read in any order. Of larger ones only a sample is looked at."""
 
 FIRST_LOOK, TEXTURED = (16, 8), 16
-"""On a CPU the patches above a sixteenth and an eighth of all others by their edge scores come first: where these two take exits
-that are too dear, so do the rest, and are not scored. Where the edge score of the first is below ``TEXTURED`` the image has
-smooth parts, on which routing mostly pays: all are scored at once."""
+"""On a CPU the patches above a sixteenth and an eighth of all others by their edge scores come first, in larger images a sample:
+where these take exits that are too dear, so do the rest, and are not scored. Where the edge score of the patch above a sixteenth
+is below ``TEXTURED`` the image has smooth parts, on which routing mostly pays: all are scored at once."""
 
 LARGEST_SHARE = 1.0
 """Of the full network's multiply-accumulates, up to which an image is routed."""
@@ -70,15 +70,15 @@ ROUTED = Way(0, True)
 
 def ways(job: Job, eta: float, prices: Prices) -> list[Way]:
     """The cheapest way of every image on which no patch takes a shallower exit than it chose. Scores as few patches as that
-    takes; of images up to ``LOOKED_AT`` mostly all, which are then in the record."""
+    takes; of images up to ``IN_MEMORY`` mostly all, which are then in the record."""
     grid, record, device = job.grid, job.record, job.engine.device.type
     pixels, full = grid.height * grid.width, Way(len(prices.cost) - 1, patches=False)
     dear: list[int] = []
     if not record.scored:
-        if pixels > LOOKED_AT[device]:
-            dear = _dear_by(job, eta, prices, *scores_of(job, spread(grid)))
-        elif device == "cpu":
+        if device == "cpu" and pixels <= IN_MEMORY[device]:
             dear = _dear_at_first_look(job, eta, prices)
+        elif pixels > LOOKED_AT[device]:
+            dear = _dear_by(job, eta, prices, *scores_of(job, spread(grid)))
         if len(dear) < len(job.images) and pixels <= IN_MEMORY[device]:
             score_all(job)
     if not record.scored:
@@ -127,15 +127,16 @@ def _cheapest(counts: Sequence[int], prices: Prices, shallowest: int = 1) -> tup
 
 
 def _dear_at_first_look(job: Job, eta: float, prices: Prices) -> list[int]:
-    """Images that are too dear by two patches, of those that have no smooth parts."""
+    """Images that are too dear by two patches or a sample, of those that have no smooth parts."""
     grid, dear = job.grid, []
+    sampled = grid.height * grid.width > LOOKED_AT["cpu"]
     edge_score = ops.edge_score(job.read(0, grid.height), grid).view(len(job.images), -1)
     places = [grid.num_patches // share for share in FIRST_LOOK]
     ranked, patches = (values[:, places] for values in edge_score.sort(dim=1, stable=True))
     for image, lowest, chosen in zip(job.images, ranked[:, 0].tolist(), patches, strict=True):
         if lowest >= TEXTURED:
             part = job.of([image])
-            dear += _dear_by(part, eta, prices, *scores_of(part, chosen))
+            dear += _dear_by(part, eta, prices, *scores_of(part, spread(grid) if sampled else chosen))
     return dear
 
 
