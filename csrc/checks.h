@@ -143,4 +143,21 @@ inline int64_t checked_fold_scale(const std::vector<Tensor>& patches, const Patc
   return scale;
 }
 
+inline PatchGrid checked_target_grid(const Tensor& images, int64_t height, int64_t patch_size, int64_t overlap) {
+  const char* op = "fold_patches_into";
+  ENAF_CHECK(images.dim() == 4, op, ": images: expected (B, C, rows, W), got ", images.dim(), " dimensions");
+  return checked_grid(op, height, images.size(3), patch_size, overlap);
+}
+
+// Images that fold_patches is to fill: rows without gaps, wherever they lie.
+inline void check_fold_target(const Tensor& images, const Tensor& patches, int64_t scale) {
+  const char* op = "fold_patches_into";
+  ENAF_CHECK(images.size(1) == patches.size(1) / (scale * scale), op, ": images: expected ",
+             patches.size(1) / (scale * scale), " channels");
+  ENAF_CHECK(images.device() == patches.device(), op, ": images: expected the device of the patches");
+  const bool rows =
+      (images.size(3) == 1 || images.stride(3) == 1) && (images.size(2) == 1 || images.stride(2) == images.size(3));
+  ENAF_CHECK(rows || images.numel() == 0, op, ": images: expected rows side by side");
+}
+
 }  // namespace enaf

@@ -24,4 +24,7 @@ STABLE_TORCH_LIBRARY(enaf_ext, m) {
   m.def(
       "fold_patches(Tensor[] patches, Tensor? order, SymInt batch, SymInt height, SymInt width, SymInt patch_size, "
       "SymInt overlap, SymInt top, SymInt bottom, int window, ScalarType dtype) -> Tensor");
+  m.def(
+      "fold_patches_into(Tensor(a!) images, Tensor[] patches, Tensor? order, SymInt height, SymInt patch_size, SymInt "
+      "overlap, SymInt top, int window) -> ()");
 }

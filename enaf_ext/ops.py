@@ -354,6 +354,7 @@ def fold_patches(
     rows: tuple[int, int] | None = None,
     window: str = "average",
     dtype: torch.dtype | None = None,
+    out: Tensor | None = None,
 ) -> Tensor:
     """Blends overlapping patches into images; the inverse of `unfold_patches` for windows that sum to one.
 
@@ -373,9 +374,11 @@ def fold_patches(
         window: "average", "linear" or "sum".
         dtype: floating, for the plain result; uint8 or uint16 for rint(clamp(y, 0, 1) * max), ties to even, NaN giving 0;
             None is the dtype of `patches`.
+        out: write into this tensor of the result's shape, whose rows lie side by side, such as these rows of a larger
+            contiguous image; its dtype then counts. Not differentiable.
 
     Returns:
-        (B, C, bottom - top, W), contiguous, of `dtype`.
+        (B, C, bottom - top, W), contiguous, of `dtype`; `out` where it is given.
 
     Raises:
         TypeError: a dtype is not supported.
@@ -398,6 +401,15 @@ def fold_patches(
         raise ValueError(f"rows: expected 0 <= top <= bottom <= {grid.height}, got ({top}, {bottom})")
     if window not in WINDOWS:
         raise ValueError(f"window: expected one of {', '.join(WINDOWS)}, got {window!r}")
+    if out is not None:
+        _check_out(out, (batch, _channels(parts[0], grid.patch_size), bottom - top, grid.width), (*FLOATING, *INTEGRAL))
+        if not out[:1, :1].is_contiguous():
+            raise ValueError(f"out: expected rows side by side, got strides {out.stride()}")
+        torch.ops.enaf_ext.fold_patches_into(
+            out, [part.detach() for part in parts], order, grid.height, grid.patch_size, grid.overlap, top,
+            WINDOWS.index(window),
+        )  # fmt: skip
+        return out
     dtype = parts[0].dtype if dtype is None else dtype
     if dtype not in (*FLOATING, *INTEGRAL):
         raise TypeError(f"dtype: expected a floating dtype, uint8 or uint16, got {dtype}")
@@ -447,6 +459,12 @@ def _check_image(image: Tensor, grid: PatchGrid, dtypes: tuple[torch.dtype, ...]
         raise ValueError(
             f"image: expected the grid's {grid.height}x{grid.width} pixels, got {image.shape[2]}x{image.shape[3]}"
         )
+
+
+def _channels(patches: Tensor, patch_size: int) -> int:
+    """Of the images that patches are blended into, before a pixel shuffle or not."""
+    scale = patch_size // patches.shape[3]
+    return patches.shape[1] // (scale * scale)
 
 
 def _check_out(out: Tensor, shape: tuple[int, ...], dtypes: tuple[torch.dtype, ...]) -> None:
@@ -510,6 +528,7 @@ def _(image: Tensor, order: Tensor, patch_size: int, overlap: int, dtype: torch.
     return _empty(image, (order.shape[0], image.shape[1], patch_size, patch_size), dtype, channels_last)
 
 
+@torch.library.register_fake("enaf_ext::fold_patches_into")
 @torch.library.register_fake("enaf_ext::bicubic_patches")
 def _(*_: object) -> None:
     return None
@@ -544,8 +563,7 @@ def _(
     window: int,
     dtype: torch.dtype,
 ) -> Tensor:
-    scale = patch_size // patches[0].shape[3]
-    return _empty(patches[0], (batch, patches[0].shape[1] // (scale * scale), bottom - top, width), dtype)
+    return _empty(patches[0], (batch, _channels(patches[0], patch_size), bottom - top, width), dtype)
 
 
 # --- gradients ---

@@ -104,6 +104,29 @@ def test_parts_and_rows(case: Case, window: str, device: torch.device) -> None:
                 assert torch.equal(some, whole[:, :, slice(*rows)])
 
 
+@pytest.mark.parametrize("case", CASES)
+def test_out_is_rows_of_a_larger_image(case: Case, device: torch.device) -> None:
+    for scale, layout in ((4, "channels_last"), (3, "channels_last"), (1, "contiguous")):
+        patches = patches_of(case, scale, torch.float32, device, layout)
+        grid, order = case.grid.scaled(scale), torch.randperm(case.count, device=device)
+        for dtype in (torch.uint8, torch.uint16, torch.float32):
+            for top, bottom in (
+                (0, grid.height),
+                (grid.height // 3, grid.height),
+                (grid.height // 2, grid.height // 2),
+            ):
+                rows = {"rows": (top, bottom), "batch": case.batch}
+                expected = ops.fold_patches(patches, grid, order, dtype=dtype, **rows)
+                larger = torch.full((case.batch, case.channels, grid.height + 5, grid.width), 7, device=device).to(
+                    dtype
+                )
+                out = larger[:, :, top + 2 : bottom + 2]
+                assert ops.fold_patches(patches, grid, order, out=out, **rows) is out
+                assert torch.equal(out, expected)
+                around = torch.cat([larger[:, :, : top + 2], larger[:, :, bottom + 2 :]], dim=2)
+                assert bool((around.to(torch.int32) == 7).all())
+
+
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16, torch.float16, torch.float32])
 @pytest.mark.parametrize(
     ("height", "width", "patch", "overlap"), [(60, 70, 16, 4), (16, 16, 16, 8), (45, 33, 8, 4), (7, 9, 8, 0)]
@@ -163,6 +186,10 @@ def test_opcheck(device: torch.device) -> None:
         size = (grid.height, grid.width, grid.patch_size, grid.overlap, 4, grid.height - 2)
         arguments = (parts, named, 2, *size, 1, result)
         torch.library.opcheck(torch.ops.enaf_ext.fold_patches.default, arguments)
+        out = torch.empty(2, 3, grid.height, grid.width, dtype=result, device=device)[:, :, 4:-2]
+        parts = [part.detach() for part in parts]
+        arguments = (out, parts, named, grid.height, grid.patch_size, grid.overlap, 4, 1)
+        torch.library.opcheck(torch.ops.enaf_ext.fold_patches_into.default, arguments)
 
 
 @pytest.mark.parametrize("window", ops.WINDOWS)
@@ -277,6 +304,21 @@ PATCHES = torch.zeros(4, 3, 4, 4)
             {"dtype": torch.int32},
             TypeError,
             "dtype: expected a floating dtype, uint8 or uint16, got torch.int32",
+        ),
+        (
+            PATCHES,
+            None,
+            {"out": torch.zeros(1, 3, 8, 7)},
+            ValueError,
+            r"out: expected shape \(1, 3, 8, 8\), got \(1, 3, 8, 7\)",
+        ),
+        (PATCHES, None, {"out": torch.zeros(1, 3, 8, 8, dtype=torch.int32)}, TypeError, "out: expected one of"),
+        (
+            PATCHES,
+            None,
+            {"out": torch.zeros(1, 3, 8, 9)[..., :8]},
+            ValueError,
+            r"out: expected rows side by side, got strides \(216, 72, 9, 1\)",
         ),
     ],
 )

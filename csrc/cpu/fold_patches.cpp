@@ -25,6 +25,7 @@ struct Plan {
   int32_t channels;
   int32_t scale;           // s: pixels of the patches' rows come from s * s channels (1: the patches are images)
   int32_t top, bottom;     // rows of the images that are wanted
+  int64_t image, plane;    // strides of the result's images and channels
   std::vector<A> weights;  // of a patch's columns: [has a right neighbour][has a left neighbour][x]
 
   const A* column_weights(int32_t col) const {
@@ -172,7 +173,7 @@ struct Finish {
 // patch covers is finished straight from it.
 template <int S, typename In>
 inline void fold_lone_rows(const Patches<In>& patches, const Plan<In>& plan, int64_t image, int32_t row,
-                           int32_t y_begin, int32_t y_end, std::vector<In>& sums, int64_t offset, int64_t plane,
+                           int32_t y_begin, int32_t y_end, std::vector<In>& sums, int64_t offset,
                            const Finish<In>& finish) {
   const PatchGrid& grid = plan.grid;
   const int32_t overlap = grid.cols.overlap();
@@ -187,7 +188,7 @@ inline void fold_lone_rows(const Patches<In>& patches, const Plan<In>& plan, int
       for (int32_t c = 0; c < plan.channels; ++c) {
         const int64_t channel = static_cast<int64_t>(c * S + local % S) * S;
         const In* in = patches.at(index, channel, local / S);
-        const int64_t to = offset + c * plane + static_cast<int64_t>(y - y_begin) * grid.cols.size + x0;
+        const int64_t to = offset + c * plan.plane + static_cast<int64_t>(y - y_begin) * grid.cols.size + x0;
         if (shared > 0) {
           const In* before = patches.at(index - 1, channel, local / S) + grid.cols.stride / S * patches.pixel;
           const In* weights = plan.column_weights(col - 1) + grid.cols.stride;
@@ -206,7 +207,6 @@ template <int S, typename In, typename A>
 void fold(const Patches<In>& patches, const Plan<A>& plan, int64_t batch, A* images, const Finish<A>& finish) {
   const int32_t height = plan.bottom - plan.top;
   const int32_t width = plan.grid.cols.size;
-  const int64_t plane = static_cast<int64_t>(height) * width;
   const int32_t band = plan.scale > 1 ? plan.scale : 8;  // rows at a time: enough to pay for finding their patches
   const int64_t bands = (height + band - 1) / band;
   const auto whole = [&](const PatchAxis& axis) {  // pixels of patches, and the edges between them
@@ -223,19 +223,19 @@ void fold(const Patches<In>& patches, const Plan<A>& plan, int64_t batch, A* ima
       const int64_t image = k / bands;
       const int32_t y_begin = plan.top + static_cast<int32_t>(k % bands) * band;
       const int32_t y_end = std::min(plan.bottom, y_begin + band);
-      const int64_t first = image * plan.channels * plane + static_cast<int64_t>(y_begin - plan.top) * width;
+      const int64_t first = image * plan.image + static_cast<int64_t>(y_begin - plan.top) * width;
       if constexpr (std::is_same_v<In, A> && S > 1) {
         const Cover cover = plan.grid.rows.cover(y_begin);
         if (blocks && cover.count == 1) {
-          fold_lone_rows<S>(patches, plan, image, cover.first, y_begin, y_end, sums, first, plane, finish);
+          fold_lone_rows<S>(patches, plan, image, cover.first, y_begin, y_end, sums, first, finish);
           continue;
         }
       }
       A* rows = images != nullptr ? images + first : sums.data();
-      const int64_t channel_step = images != nullptr ? plane : step;
+      const int64_t channel_step = images != nullptr ? plan.plane : step;
       vectorised([&] { fold_rows<S>(patches, plan, image, y_begin, y_end, blends, rows, channel_step); });
       for (int32_t c = 0; c < plan.channels && images == nullptr; ++c) {
-        finish.row(sums.data() + c * step, first + c * plane, static_cast<int64_t>(y_end - y_begin) * width);
+        finish.row(sums.data() + c * step, first + c * plan.plane, static_cast<int64_t>(y_end - y_begin) * width);
       }
     }
   });
@@ -285,32 +285,47 @@ void fold(const Patches<In>& patches, const Plan<A>& plan, const Tensor& images)
   fold<0, In>(patches, plan, batch, in_place, finish);
 }
 
+void fold_into(const Tensor& images, const std::vector<Tensor>& patches, const std::optional<Tensor>& order,
+               const PatchGrid& grid, int64_t scale, int64_t top, int64_t window) {
+  dispatch(FloatTypes{}, patches.front().scalar_type(), "fold_patches: patches", [&](auto in) {
+    using In = typename decltype(in)::type;
+    using A = Accumulator<In>;
+    const Window kind = static_cast<Window>(window);
+    const Plan<A> plan{grid,
+                       kind,
+                       static_cast<int32_t>(images.size(1)),
+                       static_cast<int32_t>(scale),
+                       static_cast<int32_t>(top),
+                       static_cast<int32_t>(top + images.size(2)),
+                       images.stride(0),
+                       images.stride(1),
+                       column_weights<A>(grid, kind)};
+    fold<In>(placed_patches<In>(patches, order, images.size(0) * grid.num_patches()), plan, images);
+  });
+}
+
 Tensor fold_patches_cpu(std::vector<Tensor> patches, std::optional<Tensor> order, int64_t batch, int64_t height,
                         int64_t width, int64_t patch_size, int64_t overlap, int64_t top, int64_t bottom, int64_t window,
                         ScalarType dtype) {
   const PatchGrid grid = checked_grid("fold_patches", height, width, patch_size, overlap);
   const int64_t scale = checked_fold_scale(patches, grid, batch, top, bottom, window);
   const Tensor& any = patches.front();
-  const int64_t channels = any.size(1) / (scale * scale);
-  const Tensor images = empty_on(any, {batch, channels, bottom - top, width}, dtype);
-  dispatch(FloatTypes{}, any.scalar_type(), "fold_patches: patches", [&](auto in) {
-    using In = typename decltype(in)::type;
-    using A = Accumulator<In>;
-    const Window kind = static_cast<Window>(window);
-    const Plan<A> plan{grid,
-                       kind,
-                       static_cast<int32_t>(channels),
-                       static_cast<int32_t>(scale),
-                       static_cast<int32_t>(top),
-                       static_cast<int32_t>(bottom),
-                       column_weights<A>(grid, kind)};
-    fold<In>(placed_patches<In>(patches, order, batch * grid.num_patches()), plan, images);
-  });
+  const Tensor images = empty_on(any, {batch, any.size(1) / (scale * scale), bottom - top, width}, dtype);
+  fold_into(images, patches, order, grid, scale, top, window);
   return images;
+}
+
+void fold_patches_into_cpu(const Tensor& images, std::vector<Tensor> patches, std::optional<Tensor> order,
+                           int64_t height, int64_t patch_size, int64_t overlap, int64_t top, int64_t window) {
+  const PatchGrid grid = checked_target_grid(images, height, patch_size, overlap);
+  const int64_t scale = checked_fold_scale(patches, grid, images.size(0), top, top + images.size(2), window);
+  check_fold_target(images, patches.front(), scale);
+  fold_into(images, patches, order, grid, scale, top, window);
 }
 
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(enaf_ext, CPU, m) {
   ENAF_IMPL(m, "fold_patches", fold_patches_cpu);
+  ENAF_IMPL(m, "fold_patches_into", fold_patches_into_cpu);
 }

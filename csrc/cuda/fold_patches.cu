@@ -23,29 +23,28 @@ Tensor launch_invert_order(const Tensor& order) {
 
 template <int V, typename Out, typename In>
 void launch_fold(const View4<const In>& patches, const int64_t* place_of, const PatchGrid& grid, Window window,
-                 int32_t scale, int32_t top, const Tensor& image) {
+                 int32_t scale, int32_t top, const Tensor& images) {
   dim3 blocks, threads;
-  fold_shape(image.size(0), image.size(2), grid.cols.size, V, blocks, threads);
-  fold_kernel<V><<<blocks, threads, 0, current_stream(image)>>>(
-      patches, place_of, grid, window, scale, static_cast<int32_t>(image.size(0)), static_cast<int32_t>(image.size(1)),
-      top, static_cast<int32_t>(image.size(2)), static_cast<Out*>(image.mutable_data_ptr()));
+  fold_shape(images.size(0), images.size(2), grid.cols.size, V, blocks, threads);
+  fold_kernel<V><<<blocks, threads, 0, current_stream(images)>>>(patches, place_of, grid, window, scale, top,
+                                                                 mutable_view<Out>(images));
   ENAF_CHECK_LAUNCH();
 }
 
 template <typename Out, typename In>
 void launch_fold_of_run(const View4<const In>& patches, const int64_t* place_of, const PatchGrid& grid, Window window,
-                        int32_t scale, int32_t top, const Tensor& image) {
+                        int32_t scale, int32_t top, const Tensor& images) {
   if constexpr (!std::is_same_v<In, double> && !std::is_same_v<Out, double>) {
     switch (fold_run(patches, grid, scale)) {
       case 4:
-        return launch_fold<4, Out>(patches, place_of, grid, window, scale, top, image);
+        return launch_fold<4, Out>(patches, place_of, grid, window, scale, top, images);
       case 2:
-        return launch_fold<2, Out>(patches, place_of, grid, window, scale, top, image);
+        return launch_fold<2, Out>(patches, place_of, grid, window, scale, top, images);
       default:
         break;
     }
   }
-  launch_fold<1, Out>(patches, place_of, grid, window, scale, top, image);
+  launch_fold<1, Out>(patches, place_of, grid, window, scale, top, images);
 }
 
 // The parts behind one another in memory. A copy of the patches more, unless there is only one part.
@@ -66,19 +65,14 @@ Tensor joined(const std::vector<Tensor>& parts, int64_t count) {
   return all;
 }
 
-Tensor fold_patches_cuda(std::vector<Tensor> parts, std::optional<Tensor> order, int64_t batch, int64_t height,
-                         int64_t width, int64_t patch_size, int64_t overlap, int64_t top, int64_t bottom,
-                         int64_t window, ScalarType dtype) {
-  const PatchGrid grid = checked_grid("fold_patches", height, width, patch_size, overlap);
-  const int64_t scale = checked_fold_scale(parts, grid, batch, top, bottom, window);
-  const int64_t count = batch * grid.num_patches();
+void fold_into(const Tensor& images, const std::vector<Tensor>& parts, const std::optional<Tensor>& order,
+               const PatchGrid& grid, int64_t scale, int64_t top, int64_t window) {
+  const int64_t count = images.size(0) * grid.num_patches();
   if (order.has_value()) {
     check_index("fold_patches", "order", *order, parts.front());
     ENAF_CHECK(order->numel() == count, "fold_patches: order: expected ", count, " indices, got ", order->numel());
   }
-  const DeviceGuard guard(parts.front().get_device_index());
   const Tensor patches = joined(parts, count);
-  const Tensor image = empty_on(patches, {batch, patches.size(1) / (scale * scale), bottom - top, width}, dtype);
   std::optional<Tensor> place_of;
   if (order.has_value() && order->numel() > 0) {
     place_of = launch_invert_order(torch::stable::contiguous(*order));
@@ -86,19 +80,40 @@ Tensor fold_patches_cuda(std::vector<Tensor> parts, std::optional<Tensor> order,
   const auto* places = place_of.has_value() ? static_cast<const int64_t*>(place_of->const_data_ptr()) : nullptr;
   dispatch(FloatTypes{}, patches.scalar_type(), "fold_patches: patches", [&](auto in) {
     using In = typename decltype(in)::type;
-    dispatch(PixelTypes{}, dtype, "fold_patches: dtype", [&](auto out) {
-      if (image.numel() > 0) {
+    dispatch(PixelTypes{}, images.scalar_type(), "fold_patches: dtype", [&](auto out) {
+      if (images.numel() > 0) {
         launch_fold_of_run<typename decltype(out)::type>(const_view<In>(patches), places, grid,
                                                          static_cast<Window>(window), static_cast<int32_t>(scale),
-                                                         static_cast<int32_t>(top), image);
+                                                         static_cast<int32_t>(top), images);
       }
     });
   });
-  return image;
+}
+
+Tensor fold_patches_cuda(std::vector<Tensor> parts, std::optional<Tensor> order, int64_t batch, int64_t height,
+                         int64_t width, int64_t patch_size, int64_t overlap, int64_t top, int64_t bottom,
+                         int64_t window, ScalarType dtype) {
+  const PatchGrid grid = checked_grid("fold_patches", height, width, patch_size, overlap);
+  const int64_t scale = checked_fold_scale(parts, grid, batch, top, bottom, window);
+  const Tensor& any = parts.front();
+  const DeviceGuard guard(any.get_device_index());
+  const Tensor images = empty_on(any, {batch, any.size(1) / (scale * scale), bottom - top, width}, dtype);
+  fold_into(images, parts, order, grid, scale, top, window);
+  return images;
+}
+
+void fold_patches_into_cuda(const Tensor& images, std::vector<Tensor> parts, std::optional<Tensor> order,
+                            int64_t height, int64_t patch_size, int64_t overlap, int64_t top, int64_t window) {
+  const PatchGrid grid = checked_target_grid(images, height, patch_size, overlap);
+  const int64_t scale = checked_fold_scale(parts, grid, images.size(0), top, top + images.size(2), window);
+  check_fold_target(images, parts.front(), scale);
+  const DeviceGuard guard(images.get_device_index());
+  fold_into(images, parts, order, grid, scale, top, window);
 }
 
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(enaf_ext, CUDA, m) {
   ENAF_IMPL(m, "fold_patches", fold_patches_cuda);
+  ENAF_IMPL(m, "fold_patches_into", fold_patches_into_cuda);
 }

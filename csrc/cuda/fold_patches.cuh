@@ -42,6 +42,13 @@ int fold_run(const View4<const In>& patches, const PatchGrid& grid, int32_t scal
   return 1;
 }
 
+// Whether runs of V pixels from the beginning of every row on can be stored at once.
+template <int V, typename Out>
+ENAF_HOST_DEVICE bool aligned_runs(const View4<Out>& out) {
+  return out.size[3] % V == 0 && out.stride[0] % V == 0 && out.stride[1] % V == 0 &&
+         reinterpret_cast<uintptr_t>(out.data) % (V * sizeof(Out)) == 0;
+}
+
 // place_of[order[k]] = k; the launcher has set it to -1 everywhere. A value out of range is ignored.
 __global__ void __launch_bounds__(fold_threads)
     invert_order_kernel(const int64_t* __restrict__ order, int64_t num_patches, int64_t* __restrict__ place_of) {
@@ -55,19 +62,20 @@ __global__ void __launch_bounds__(fold_threads)
 }
 
 // patches: (B*N, C*scale*scale, patch/scale, patch/scale) of any strides; place_of: (B*N,) or null for the grid's own
-// order; out: rows [top, top + out_rows) of (B, C, H, W), contiguous.
+// order; out: (B, C, rows, W), rows [top, top + rows) of the images, each of them without gaps.
 template <int V, typename Out, typename In>
 __global__ void __launch_bounds__(fold_threads, 3)
     fold_kernel(View4<const In> patches, const int64_t* __restrict__ place_of, PatchGrid grid, Window window,
-                int32_t scale, int32_t batch, int32_t channels, int32_t top, int32_t out_rows, Out* __restrict__ out) {
+                int32_t scale, int32_t top, View4<Out> out) {
   using A = Accumulator<In>;
-  const int64_t height = out_rows;
+  const int64_t height = out.size[2];
   const int64_t width = grid.cols.size;
   const uint32_t size = static_cast<uint32_t>(scale);  // division is cheaper without a sign
-  const bool whole_runs = width % V == 0;
+  const bool whole_runs = aligned_runs<V>(out);
   const int64_t channel_step = patches.stride[1] * scale * scale;
 
-  for (int32_t image = static_cast<int32_t>(blockIdx.z); image < batch; image += static_cast<int32_t>(gridDim.z)) {
+  for (int32_t image = static_cast<int32_t>(blockIdx.z); image < out.size[0];
+       image += static_cast<int32_t>(gridDim.z)) {
     for (int64_t row = static_cast<int64_t>(blockIdx.y) * blockDim.y + threadIdx.y; row < height;
          row += static_cast<int64_t>(gridDim.y) * blockDim.y) {
       const int32_t y = top + static_cast<int32_t>(row);
@@ -113,8 +121,8 @@ __global__ void __launch_bounds__(fold_threads, 3)
           }
         }
 
-        Out* target = out + (static_cast<int64_t>(image) * channels * height + row) * width + x;
-        for (int32_t c = 0; c < channels; ++c) {
+        Out* target = &out.at(image, 0, row, x);
+        for (int32_t c = 0; c < out.size[1]; ++c) {
           A sum[V] = {};
 #pragma unroll
           for (int p = 0; p < 4; ++p) {
@@ -142,7 +150,7 @@ __global__ void __launch_bounds__(fold_threads, 3)
               }
             }
           }
-          target += height * width;
+          target += out.stride[1];
         }
       }
     }

@@ -25,12 +25,13 @@ class BandBlend:
         self.batch, self.scale, self.dtype, self.window = batch, scale, dtype, window
         self.kept = torch.empty(0)
 
-    def __call__(self, band: Band, patches: list[Tensor], order: Tensor) -> Tensor:
+    def __call__(self, band: Band, patches: list[Tensor], order: Tensor, out: Tensor | None = None) -> Tensor:
         """The image rows that this band finishes, (B, 3, rows, s*W).
 
         Args:
             patches: the band's, in any number of parts.
             order: (M,) int64, the parts' indices in the band's own grid.
+            out: where they are put, see ``ops.fold_patches``.
         """
         grid, covered = band.grid, band
         if band.first > 0:
@@ -47,6 +48,7 @@ class BandBlend:
             rows=(first, end),
             window=self.window,
             dtype=self.dtype,
+            out=out,
         )
         if band.last < grid.rows:
             place = torch.empty_like(order)

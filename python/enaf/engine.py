@@ -30,6 +30,12 @@ SCORED_PIXELS = 1 << 20
 
 Read: TypeAlias = Callable[[int, int], Tensor]
 Write: TypeAlias = Callable[..., object]
+Place: TypeAlias = Callable[[int, int], Tensor | None]
+
+
+def nowhere(top: int, bottom: int) -> None:
+    """Rows are not blended where they will be."""
+    return
 
 
 @dataclass(frozen=True)
@@ -84,7 +90,8 @@ class Engine:
 
 
 class Job(NamedTuple):
-    """Images on their way from `read` (top, bottom) to `write` (top, rows)."""
+    """Images on their way from `read` (top, bottom) to `write` (top, rows); `place` (top, bottom) tells where rows may be
+    blended before they are written, or None."""
 
     engine: Engine
     request: Request
@@ -94,6 +101,7 @@ class Job(NamedTuple):
     write: Write
     record: Record
     watch: Stopwatch
+    place: Place = nowhere
 
     def here(self, band: Band) -> tuple[slice | list[int], slice]:
         """Where the record keeps a band of these images."""
@@ -112,4 +120,5 @@ class Job(NamedTuple):
             images=images,
             read=lambda top, bottom: pick(self.read(top, bottom), images),
             write=lambda top, rows: self.write(top, rows, images),
+            place=nowhere,
         )

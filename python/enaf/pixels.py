@@ -124,9 +124,17 @@ class Canvas:
         """(B, C, bottom - top, W)."""
         return self._image[:, :, top:bottom]
 
+    def rows(self, top: int, bottom: int) -> Tensor | None:
+        """Where SR rows of all images may be blended, (B, 3, bottom - top, s*W); None where more is to be done to them."""
+        ready = self._result.dtype in LARGEST and self.shape[1] == 3 and self._result.is_contiguous()
+        return self._result[:, :, top:bottom] if ready else None
+
     def write(self, top: int, rows: Tensor, images: list[int] | None = None) -> None:
-        """SR rows (B, C, n, s*W) of all images, or of those named, from ``top`` on; all at once are the result, uncopied."""
+        """SR rows (B, C, n, s*W) of all images, or of those named, from ``top`` on; all at once are the result, uncopied, and
+        those that ``rows`` gave are in their place."""
         bottom = top + rows.shape[2]
+        if rows.data_ptr() == self._result[:, :, top:].data_ptr():
+            return
         if images is None and (rows.shape, rows.stride()) == (self._result.shape, self._result.stride()):
             self._result = rows
         elif images is None:

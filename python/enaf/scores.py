@@ -36,7 +36,7 @@ def score_all(job: Job) -> None:
 
 
 def spread(grid: PatchGrid) -> Tensor:
-    """Some patches (n,), one in ``SAMPLED``: rows in turn, columns by the golden ratio, spread over the image whatever its grid."""
+    """Some patches (n,): rows in turn, columns by the golden ratio, spread over the image whatever its grid."""
     count = min(max(grid.num_patches // SAMPLED, min(grid.num_patches, LEAST_SAMPLED)), MOST_SAMPLED)
     index = torch.arange(count)
     return (2 * index + 1) * grid.rows // (2 * count) * grid.cols + (index * 0.618034 % 1 * grid.cols).long()

@@ -23,8 +23,8 @@ FEATURE_BYTES = {"cpu": WORKING_SET["cpu"], "cuda": 512 << 20}
 twice; on a GPU whole images up to 1920x1080 for networks with 64 channels."""
 TAIL_BYTES = {"cpu": 16 << 20, "cuda": FEATURE_BYTES["cuda"]}
 """The same of a tail, several of whose feature maps are as large."""
-FUSED_BYTES = 64 << 20
-"""The largest float32 result in memory of a network that keeps its features to itself."""
+FUSED_BYTES = 100 << 20
+"""The largest result in memory of a network that keeps its features to itself: of 1920x1080 pixels in 8 bits."""
 STRIP_VALUES = 1 << 28
 """Values of the largest strip of the result in memory, which rectangles side by side fill."""
 LEAST_SIDE = 16
@@ -285,7 +285,7 @@ def _fused_strips(
     """The same by an operator that runs all layers at once."""
     reach, scale = engine.whole(depth).reach, engine.network.scale
     batch, height, width = shape
-    pixel_bytes = 3 * 4 * scale**2  # three float32 colours of every SR pixel
+    pixel_bytes = 3 * blended_dtype(read(0, 1)).itemsize * scale**2
     rows = max(LEAST_SIDE, FUSED_BYTES // (batch * width * pixel_bytes))
     for first, last in parts(0, height, -(-height // rows)):
         top, bottom = max(0, first - reach), min(height, last + reach)

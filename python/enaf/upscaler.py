@@ -26,7 +26,7 @@ from .calibration import Calibration, Pace
 from .checkpoint import load_model
 from .cost import CostTable
 from .decision import choose_exits, eta_for_budget
-from .engine import Engine, Job, Read, Write
+from .engine import Engine, Job, Place, Read, Write, nowhere
 from .estimator import CELL
 from .exits import redo_overflows, run_exits
 from .fused import fused
@@ -144,7 +144,9 @@ class Upscaler:
         engine = self._engine(image.device, dtype)
         canvas = Canvas(image, self.scale)
         asked = return_info and scores
-        info = self._run(engine, request, canvas.shape, canvas.read, canvas.write, scores=asked, synchronize=asked)
+        info = self._run(
+            engine, request, canvas.shape, canvas.read, canvas.write, place=canvas.rows, scores=asked, synchronize=asked
+        )
         return (canvas.sr, info) if return_info else canvas.sr
 
     @torch.inference_mode()
@@ -219,7 +221,7 @@ class Upscaler:
     # --- the flow ---
 
     def _run(
-        self, engine: Engine, request: Request, shape: tuple[int, ...], read: Read, write: Write, *,
+        self, engine: Engine, request: Request, shape: tuple[int, ...], read: Read, write: Write, *, place: Place = nowhere,
         scores: bool = False, synchronize: bool = False, aside: Callable[[], float] = float,
     ) -> UpscaleInfo:  # fmt: skip
         """``aside`` tells how many seconds of it are not ours."""
@@ -229,7 +231,7 @@ class Upscaler:
         if always_routed:
             prices = prices._replace(whole=[math.inf] * self.num_exits)
         watch = Stopwatch(engine.device, synchronize)
-        job = Job(engine, request, grid, list(range(shape[0])), read, write, record, watch)
+        job = Job(engine, request, grid, list(range(shape[0])), read, write, record, watch, place)
         eta, expected = self._eta(job, prices)
         taken = [ROUTED] * shape[0] if always_routed else ways(job, eta, prices)
         scored = record.scored  # for the decision, not to be told of
@@ -284,7 +286,8 @@ class Upscaler:
                         raise
                     parts, batch = None, batch // 2
             watch.mark("exits")
-            job.write(self.scale * band.finished[0], finish(blend(band, parts, order), lr))
+            first, end = (self.scale * row for row in band.finished)
+            job.write(first, finish(blend(band, parts, order, job.place(first, end)), lr))
             watch.mark("blend")
 
     def _routed(

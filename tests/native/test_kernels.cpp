@@ -209,12 +209,11 @@ double window_weight(enaf::Window window, int64_t index, int64_t count, int64_t 
 
 template <int V, typename Out, typename In>
 void run_fold(const enaf::View4<const In>& patches, const int64_t* place_of, const enaf::PatchGrid& grid,
-              enaf::Window window, int32_t scale, const Shape& shape, int32_t top, int32_t rows, Buffer<Out>& out) {
+              enaf::Window window, int32_t scale, int32_t top, const enaf::View4<Out>& out) {
   dim3 blocks, threads;
-  enaf::fold_shape(shape.batch, rows, shape.width, V, blocks, threads);
+  enaf::fold_shape(out.size[0], out.size[2], out.size[3], V, blocks, threads);
   blocks.y = std::min(blocks.y, 2u);
-  emulation::launch(blocks, threads, enaf::fold_kernel<V, Out, In>, patches, place_of, grid, window, scale,
-                    static_cast<int32_t>(shape.batch), static_cast<int32_t>(shape.channels), top, rows, out.data.get());
+  emulation::launch(blocks, threads, enaf::fold_kernel<V, Out, In>, patches, place_of, grid, window, scale, top, out);
 }
 
 // `shape` is the output's.
@@ -245,17 +244,22 @@ void check_fold(const Shape& shape, Layout layout, int32_t scale, enaf::Window w
   // all rows, or those that the band in the middle of an image is asked for
   const int32_t top = permuted ? static_cast<int32_t>(shape.height / 3) : 0;
   const int32_t rows = static_cast<int32_t>(shape.height) - 2 * top;
-  Buffer<Out> out(shape.batch * shape.channels * rows * shape.width);
+  // these rows of images, alone or between others
+  const int64_t plane = shape.width * (permuted ? shape.height : rows);
+  Buffer<Out> out(shape.batch * shape.channels * plane);
+  const enaf::View4<Out> wanted{out.data.get() + (permuted ? top * shape.width : 0),
+                                {shape.batch, shape.channels, rows, shape.width},
+                                {shape.channels * plane, plane, shape.width, 1}};
   const int run = enaf::fold_run(patches.view, grid, scale);
   if (expected_run > 0) {
     expect(run == expected_run, "fold: runs of %d, expected %d", run, expected_run);
   }
   if (run == 4) {
-    run_fold<4>(patches.view, places, grid, window, scale, shape, top, rows, out);
+    run_fold<4>(patches.view, places, grid, window, scale, top, wanted);
   } else if (run == 2) {
-    run_fold<2>(patches.view, places, grid, window, scale, shape, top, rows, out);
+    run_fold<2>(patches.view, places, grid, window, scale, top, wanted);
   } else {
-    run_fold<1>(patches.view, places, grid, window, scale, shape, top, rows, out);
+    run_fold<1>(patches.view, places, grid, window, scale, top, wanted);
   }
 
   for (int64_t b = 0; b < shape.batch; ++b) {
@@ -278,7 +282,7 @@ void check_fold(const Shape& shape, Layout layout, int32_t scale, enaf::Window w
               }
             }
           }
-          const Out result = out[((b * shape.channels + c) * rows + y - top) * shape.width + x];
+          const Out result = wanted.at(b, c, y - top, x);
           double allowed = rounding<Out> * std::abs(expected) + (std::is_same_v<In, double> ? 1e-14 : 2e-6);
           double got = as_double(result);
           if constexpr (enaf::is_integral_pixel<Out>) {
