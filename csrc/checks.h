@@ -149,12 +149,10 @@ inline PatchGrid checked_target_grid(const Tensor& images, int64_t height, int64
   return checked_grid(op, height, images.size(3), patch_size, overlap);
 }
 
-// Images that fold_patches is to fill: rows without gaps, wherever they lie.
-inline void check_fold_target(const Tensor& images, const Tensor& patches, int64_t scale) {
-  const char* op = "fold_patches_into";
-  ENAF_CHECK(images.size(1) == patches.size(1) / (scale * scale), op, ": images: expected ",
-             patches.size(1) / (scale * scale), " channels");
-  ENAF_CHECK(images.device() == patches.device(), op, ": images: expected the device of the patches");
+// Images that an operator is to fill: rows without gaps, wherever they lie.
+inline void check_images(const char* op, const Tensor& images, const Tensor& beside, int64_t channels) {
+  ENAF_CHECK(images.size(1) == channels, op, ": images: expected ", channels, " channels, got ", images.size(1));
+  ENAF_CHECK(images.device() == beside.device(), op, ": images: expected the device of the other tensors");
   const bool rows =
       (images.size(3) == 1 || images.stride(3) == 1) && (images.size(2) == 1 || images.stride(2) == images.size(3));
   ENAF_CHECK(rows || images.numel() == 0, op, ": images: expected rows side by side");

@@ -17,9 +17,7 @@ STABLE_TORCH_LIBRARY(enaf_ext, m) {
       "fsrcnn_patches(Tensor(a!) patches, Tensor image, Tensor order, Tensor offsets, Tensor weights, SymInt "
       "patch_size, "
       "SymInt overlap, SymInt scale) -> ()");
-  m.def(
-      "fsrcnn_image(Tensor image, Tensor weights, SymInt scale, SymInt exit, SymInt top, SymInt bottom, ScalarType "
-      "dtype) -> Tensor");
+  m.def("fsrcnn_image(Tensor(a!) images, Tensor image, Tensor weights, SymInt scale, SymInt exit, SymInt top) -> ()");
   m.def("route_exits(Tensor exit_index, SymInt num_exits) -> (Tensor, Tensor)");
   m.def(
       "fold_patches(Tensor[] patches, Tensor? order, SymInt batch, SymInt height, SymInt width, SymInt patch_size, "

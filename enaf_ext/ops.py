@@ -282,6 +282,7 @@ def fsrcnn_image(
     exit: int = 3,
     rows: tuple[int, int] | None = None,
     dtype: torch.dtype = torch.float32,
+    out: Tensor | None = None,
 ) -> Tensor:
     """Whole images through one exit of FSRCNN, tile by tile in the cache; no pixel knows of the tiles.
 
@@ -291,9 +292,10 @@ def fsrcnn_image(
         exit: 1, 2 or 3, the full one.
         rows: (top, bottom), 0 <= top <= bottom <= H: make only the results of these rows; those around them are seen.
         dtype: float32 for the plain result; uint8 or uint16 for rint(clamp(y, 0, 1) * max), ties to even, NaN giving 0.
+        out: write into this tensor, see `fold_patches`.
 
     Returns:
-        (B, 3, (bottom - top) * scale, W * scale), contiguous, of `dtype`.
+        (B, 3, (bottom - top) * scale, W * scale), contiguous, of `dtype`; `out` where it is given.
 
     Raises:
         TypeError: a dtype is not supported.
@@ -315,7 +317,12 @@ def fsrcnn_image(
     top, bottom = (0, image.shape[2]) if rows is None else rows
     if not 0 <= top <= bottom <= image.shape[2]:
         raise ValueError(f"rows: expected 0 <= top <= bottom <= {image.shape[2]}, got ({top}, {bottom})")
-    return torch.ops.enaf_ext.fsrcnn_image(image.detach(), weights, scale, exit, top, bottom, dtype)
+    shape = (image.shape[0], 3, scale * (bottom - top), scale * image.shape[3])
+    if out is None:
+        out = _empty(image, shape, dtype)
+    _check_rows(out, shape, (*INTEGRAL, torch.float32))
+    torch.ops.enaf_ext.fsrcnn_image(out, image.detach(), weights, scale, exit, top)
+    return out
 
 
 def route_exits(exit_index: Tensor, num_exits: int) -> tuple[Tensor, Tensor]:
@@ -402,9 +409,8 @@ def fold_patches(
     if window not in WINDOWS:
         raise ValueError(f"window: expected one of {', '.join(WINDOWS)}, got {window!r}")
     if out is not None:
-        _check_out(out, (batch, _channels(parts[0], grid.patch_size), bottom - top, grid.width), (*FLOATING, *INTEGRAL))
-        if not out[:1, :1].is_contiguous():
-            raise ValueError(f"out: expected rows side by side, got strides {out.stride()}")
+        shape = (batch, _channels(parts[0], grid.patch_size), bottom - top, grid.width)
+        _check_rows(out, shape, (*FLOATING, *INTEGRAL))
         torch.ops.enaf_ext.fold_patches_into(
             out, [part.detach() for part in parts], order, grid.height, grid.patch_size, grid.overlap, top,
             WINDOWS.index(window),
@@ -474,6 +480,12 @@ def _check_out(out: Tensor, shape: tuple[int, ...], dtypes: tuple[torch.dtype, .
         raise TypeError(f"out: expected one of {', '.join(map(str, dtypes))}, got {out.dtype}")
 
 
+def _check_rows(out: Tensor, shape: tuple[int, ...], dtypes: tuple[torch.dtype, ...]) -> None:
+    _check_out(out, shape, dtypes)
+    if not out[:1, :1].is_contiguous():
+        raise ValueError(f"out: expected rows side by side, got strides {out.stride()}")
+
+
 def _check_fsrcnn(image: Tensor, weights: Tensor, scale: int) -> None:
     if image.shape[1] != 3 or 0 in image.shape[2:]:
         raise ValueError(f"image: expected (B, 3, H, W) and no empty side, got shape {tuple(image.shape)}")
@@ -528,20 +540,12 @@ def _(image: Tensor, order: Tensor, patch_size: int, overlap: int, dtype: torch.
     return _empty(image, (order.shape[0], image.shape[1], patch_size, patch_size), dtype, channels_last)
 
 
-@torch.library.register_fake("enaf_ext::fold_patches_into")
 @torch.library.register_fake("enaf_ext::bicubic_patches")
-def _(*_: object) -> None:
-    return None
-
-
+@torch.library.register_fake("enaf_ext::fold_patches_into")
+@torch.library.register_fake("enaf_ext::fsrcnn_image")
 @torch.library.register_fake("enaf_ext::fsrcnn_patches")
 def _(*_: object) -> None:
     return None
-
-
-@torch.library.register_fake("enaf_ext::fsrcnn_image")
-def _(image: Tensor, weights: Tensor, scale: int, exit: int, top: int, bottom: int, dtype: torch.dtype) -> Tensor:
-    return _empty(image, (image.shape[0], 3, scale * (bottom - top), scale * image.shape[3]), dtype)
 
 
 @torch.library.register_fake("enaf_ext::route_exits")

@@ -112,6 +112,11 @@ def test_rows_and_dtypes_are_those_of_the_whole() -> None:
     for top, bottom in ((0, 131), (0, 1), (60, 100), (130, 131), (50, 50)):
         part = ops.fsrcnn_image(image, weights, 4, rows=(top, bottom))
         assert torch.equal(part, whole[:, :, 4 * top : 4 * bottom])
+        larger = torch.full_like(whole, 7)
+        out = larger[:, :, 4 * top : 4 * bottom]
+        assert ops.fsrcnn_image(image, weights, 4, rows=(top, bottom), out=out) is out
+        assert torch.equal(out, part)
+        assert bool((torch.cat([larger[:, :, : 4 * top], larger[:, :, 4 * bottom :]], dim=2) == 7).all())
     for dtype, most in ((torch.uint8, 255), (torch.uint16, 65535)):
         expected = (whole.clamp(0, 1) * most).round().int()
         assert torch.equal(ops.fsrcnn_image(image, weights, 4, dtype=dtype).int(), expected)
@@ -181,7 +186,8 @@ def test_opcheck() -> None:
         patches = torch.empty(len(order), 3, 32, 32, dtype=dtype)
         arguments = (patches, image, order, offsets, weights, 16, 4, 2)
         torch.library.opcheck(torch.ops.enaf_ext.fsrcnn_patches.default, arguments)
-    torch.library.opcheck(torch.ops.enaf_ext.fsrcnn_image.default, (image, weights, 2, 1, 3, 9, torch.uint8))
+    images = torch.empty(len(image), 3, 12, 2 * image.shape[3], dtype=torch.uint8)
+    torch.library.opcheck(torch.ops.enaf_ext.fsrcnn_image.default, (images, image, weights, 2, 1, 3))
 
 
 def test_compile_fullgraph() -> None:
@@ -242,6 +248,8 @@ def test_patches_reject(changes: dict[str, object], error: type[Exception], mess
         ({"rows": (3, 9)}, ValueError, r"rows: expected 0 <= top <= bottom <= 8, got \(3, 9\)"),
         ({"dtype": torch.float16}, TypeError, "dtype: expected float32, uint8 or uint16, got torch.float16"),
         ({"weights": WEIGHTS[1:]}, RuntimeError, r"fsrcnn_image: weights: expected \(42833,\) float32"),
+        ({"out": torch.zeros(1, 3, 32, 31)}, ValueError, r"out: expected shape \(1, 3, 32, 32\), got \(1, 3, 32, 31\)"),
+        ({"out": torch.zeros(1, 3, 32, 32).mT}, ValueError, "out: expected rows side by side, got strides"),
     ],
 )  # fmt: skip
 def test_image_rejects(changes: dict[str, object], error: type[Exception], message: str) -> None:
@@ -255,11 +263,15 @@ def test_native_entries_reject() -> None:
     with pytest.raises(RuntimeError, match="fsrcnn_patches: patches: dtype not supported: Double"):
         torch.ops.enaf_ext.fsrcnn_patches(torch.zeros(1, 3, 32, 32).double(), IMAGE, ORDER, OFFSETS, WEIGHTS, 8, 2, 4)
     with pytest.raises(RuntimeError, match="fsrcnn_image: scale: expected 2, 3 or 4, got 7"):
-        torch.ops.enaf_ext.fsrcnn_image(IMAGE, WEIGHTS, 7, 3, 0, 8, torch.uint8)
+        torch.ops.enaf_ext.fsrcnn_image(torch.zeros(1, 3, 56, 56), IMAGE, WEIGHTS, 7, 3, 0)
     with pytest.raises(RuntimeError, match="fsrcnn_image: exit: expected 1 to 3, got 4"):
-        torch.ops.enaf_ext.fsrcnn_image(IMAGE, WEIGHTS, 4, 4, 0, 8, torch.uint8)
-    with pytest.raises(RuntimeError, match="fsrcnn_image: rows: expected 0 <= top <= bottom <= 8, got 5 and 3"):
-        torch.ops.enaf_ext.fsrcnn_image(IMAGE, WEIGHTS, 4, 3, 5, 3, torch.uint8)
+        torch.ops.enaf_ext.fsrcnn_image(torch.zeros(1, 3, 32, 32), IMAGE, WEIGHTS, 4, 4, 0)
+    with pytest.raises(RuntimeError, match="fsrcnn_image: rows: expected 0 <= top <= bottom <= 8, got 5 and 9"):
+        torch.ops.enaf_ext.fsrcnn_image(torch.zeros(1, 3, 16, 32), IMAGE, WEIGHTS, 4, 3, 5)
+    with pytest.raises(RuntimeError, match=r"fsrcnn_image: images: expected \(1, 3, 4 \* rows, 32\)"):
+        torch.ops.enaf_ext.fsrcnn_image(torch.zeros(1, 3, 16, 31), IMAGE, WEIGHTS, 4, 3, 5)
+    with pytest.raises(RuntimeError, match="fsrcnn_image: images: expected rows side by side"):
+        torch.ops.enaf_ext.fsrcnn_image(torch.zeros(1, 3, 16, 64)[..., ::2], IMAGE, WEIGHTS, 4, 3, 0)
 
 
 def test_a_network_with_slopes_of_its_own_for_each_channel_is_left_to_its_layers() -> None:

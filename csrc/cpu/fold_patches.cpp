@@ -319,7 +319,7 @@ void fold_patches_into_cpu(const Tensor& images, std::vector<Tensor> patches, st
                            int64_t height, int64_t patch_size, int64_t overlap, int64_t top, int64_t window) {
   const PatchGrid grid = checked_target_grid(images, height, patch_size, overlap);
   const int64_t scale = checked_fold_scale(patches, grid, images.size(0), top, top + images.size(2), window);
-  check_fold_target(images, patches.front(), scale);
+  check_images("fold_patches_into", images, patches.front(), patches.front().size(1) / (scale * scale));
   fold_into(images, patches, order, grid, scale, top, window);
 }
 

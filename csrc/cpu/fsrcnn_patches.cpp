@@ -402,17 +402,16 @@ void run_patches(const View4<const In>& image, const PatchGrid& grid, const int6
   });
 }
 
-// Rows [top, bottom) of the images through an exit, in tiles that see as much around them as the network does.
+// Rows of the images, from `top` on, through an exit, in tiles that see as much around them as the network does.
 template <typename U, int scale, typename Out, typename In>
-void run_images(const View4<const In>& image, const float* weights, int exit, int top, int bottom, Out* out) {
+void run_images(const View4<const In>& image, const float* weights, int exit, int top, const View4<Out>& out) {
   constexpr int largest_side = tile_side + 2 * largest_image_reach(scale);
   const int reach = image_reach(scale, exit);
   const int height = static_cast<int>(image.size[2]);
   const int width = static_cast<int>(image.size[3]);
+  const int bottom = top + static_cast<int>(out.size[2]) / scale;
   const int64_t down = divide_up(bottom - top, tile_side);
   const int64_t across = divide_up(width, tile_side);
-  const int64_t row = static_cast<int64_t>(scale) * width;
-  const int64_t plane = row * scale * (bottom - top);
   struct Mine {
     Worker<U, scale> worker;
     std::vector<float> sums = std::vector<float>(fsrcnn::colours * scale * scale * tile_side);
@@ -441,15 +440,15 @@ void run_images(const View4<const In>& image, const float* weights, int exit, in
     });
     const int64_t line = static_cast<int64_t>(scale) * tile_side;
     const Maps sums{mine->sums.data(), line, line * scale};
-    Out* to = out + n * fsrcnn::colours * plane + (rows.begin - top) * scale * row +
-              static_cast<int64_t>(columns.begin) * scale;
+    Out* to =
+        &out.at(n, 0, static_cast<int64_t>(rows.begin - top) * scale, static_cast<int64_t>(columns.begin) * scale);
     // A function of its own, and so not compiled with fused multiply-adds: the bits of a pixel are those of
     // fold_patches.
     const Target target{
         sums, 0, [&](int64_t y) {
           for (int c = 0; c < fsrcnn::colours; ++c) {
             for (int r = 0; r < scale; ++r) {
-              Out* line_to = to + c * plane + ((y - tile.wanted_rows.begin) * scale + r) * row;
+              Out* line_to = to + out.offset(0, c, (y - tile.wanted_rows.begin) * scale + r, 0);
               vectorised([&] { finish_row(line_to, sums.at(c, r), (columns.end - columns.begin) * scale); });
             }
           }
@@ -505,31 +504,32 @@ void fsrcnn_patches_cpu(const Tensor& patches, const Tensor& image, const Tensor
   }
 }
 
-Tensor fsrcnn_image_cpu(const Tensor& image, const Tensor& weights, int64_t scale, int64_t exit, int64_t top,
-                        int64_t bottom, ScalarType dtype) {
+void fsrcnn_image_cpu(const Tensor& images, const Tensor& image, const Tensor& weights, int64_t scale, int64_t exit,
+                      int64_t top) {
   const char* op = "fsrcnn_image";
   ENAF_CHECK(image.dim() == 4, op, ": image: expected (B, 3, H, W), got ", image.dim(), " dimensions");
   checked_grid(op, image.size(2), image.size(3), 1, 0);
   check_fsrcnn(op, image, weights, scale);
   ENAF_CHECK(exit >= 1 && exit <= fsrcnn::num_tails, op, ": exit: expected 1 to 3, got ", exit);
-  ENAF_CHECK(top >= 0 && top <= bottom && bottom <= image.size(2), op,
-             ": rows: expected 0 <= top <= bottom <= ", image.size(2), ", got ", top, " and ", bottom);
+  ENAF_CHECK(images.dim() == 4 && images.size(0) == image.size(0) && images.size(2) % scale == 0 &&
+                 images.size(3) == scale * image.size(3),
+             op, ": images: expected (", image.size(0), ", 3, ", scale, " * rows, ", scale * image.size(3), ")");
+  check_images(op, images, image, fsrcnn::colours);
+  const int64_t bottom = top + images.size(2) / scale;
+  ENAF_CHECK(top >= 0 && bottom <= image.size(2), op, ": rows: expected 0 <= top <= bottom <= ", image.size(2),
+             ", got ", top, " and ", bottom);
   const Tensor flat = torch::stable::contiguous(weights);
-  const Tensor result =
-      empty_on(image, {image.size(0), fsrcnn::colours, scale * (bottom - top), scale * image.size(3)}, dtype);
   const auto* values = static_cast<const float*>(flat.const_data_ptr());
   dispatch(ScoredTypes{}, image.scalar_type(), "fsrcnn_image: image", [&](auto in) {
     using In = typename decltype(in)::type;
-    dispatch(Types<uint8_t, uint16_t, float>{}, dtype, "fsrcnn_image: dtype", [&](auto type) {
+    dispatch(Types<uint8_t, uint16_t, float>{}, images.scalar_type(), "fsrcnn_image: dtype", [&](auto type) {
       using Out = typename decltype(type)::type;
       specialised(scale, [&](auto unit, auto factor) {
         run_images<decltype(unit), decltype(factor)::value>(const_view<In>(image), values, static_cast<int>(exit),
-                                                            static_cast<int>(top), static_cast<int>(bottom),
-                                                            static_cast<Out*>(result.mutable_data_ptr()));
+                                                            static_cast<int>(top), mutable_view<Out>(images));
       });
     });
   });
-  return result;
 }
 
 }  // namespace

@@ -106,7 +106,7 @@ void fold_patches_into_cuda(const Tensor& images, std::vector<Tensor> parts, std
                             int64_t height, int64_t patch_size, int64_t overlap, int64_t top, int64_t window) {
   const PatchGrid grid = checked_target_grid(images, height, patch_size, overlap);
   const int64_t scale = checked_fold_scale(parts, grid, images.size(0), top, top + images.size(2), window);
-  check_fold_target(images, parts.front(), scale);
+  check_images("fold_patches_into", images, parts.front(), parts.front().size(1) / (scale * scale));
   const DeviceGuard guard(images.get_device_index());
   fold_into(images, parts, order, grid, scale, top, window);
 }

@@ -3,10 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,7 +17,7 @@ from .estimator import Estimator
 from .fused import FusedNetwork
 from .inference import batch_size, pack
 from .models import MultiExitNetwork
-from .pixels import pick
+from .pixels import Place, Read, Write, nowhere, pick
 from .record import Record, Request, Stopwatch
 from .static import StaticNetwork
 from .workspace import Workspace
@@ -27,15 +26,6 @@ BAND_PATCHES = {"cpu": 256, "cuda": 4096}
 """Patches in work at once: enough that what is done once a band costs little, on a GPU that they fill it; fits any memory."""
 SCORED_PIXELS = 1 << 20
 """LR pixels that are scored at once: several bands, whose margins would else be looked at twice."""
-
-Read: TypeAlias = Callable[[int, int], Tensor]
-Write: TypeAlias = Callable[..., object]
-Place: TypeAlias = Callable[[int, int], Tensor | None]
-
-
-def nowhere(top: int, bottom: int) -> None:
-    """Rows are not blended where they will be."""
-    return
 
 
 @dataclass(frozen=True)
@@ -90,8 +80,7 @@ class Engine:
 
 
 class Job(NamedTuple):
-    """Images on their way from `read` (top, bottom) to `write` (top, rows); `place` (top, bottom) tells where rows may be
-    blended before they are written, or None."""
+    """Images on their way from `read` to `write`, by way of `place`."""
 
     engine: Engine
     request: Request

@@ -3,14 +3,27 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
+Read: TypeAlias = Callable[[int, int], Tensor]
+"""(top, bottom) -> (B, C, bottom - top, W): rows of images."""
+Write: TypeAlias = Callable[..., object]
+"""(top, rows, images=None): takes rows of their results (B, C, n, s*W), or of those of them that are named."""
+Place: TypeAlias = Callable[[int, int], Tensor | None]
+"""(top, bottom) -> where these rows of the results may be made before they are written, or None."""
+
 IMAGE_DTYPES = (torch.uint8, torch.uint16, torch.float16, torch.bfloat16, torch.float32)
 LARGEST = {torch.uint8: 255, torch.uint16: 65535}
 _WHOLES = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64, 16: torch.complex128}
+
+
+def nowhere(top: int, bottom: int) -> None:
+    """A ``Place`` of rows that are only taken when they are made."""
+    return
 
 
 def check_image(image: Tensor) -> None:
@@ -125,7 +138,7 @@ class Canvas:
         return self._image[:, :, top:bottom]
 
     def rows(self, top: int, bottom: int) -> Tensor | None:
-        """Where SR rows of all images may be blended, (B, 3, bottom - top, s*W); None where more is to be done to them."""
+        """A ``Place`` of SR rows of all images, unless they may become other ones."""
         ready = self._result.dtype in LARGEST and self.shape[1] == 3 and self._result.is_contiguous()
         return self._result[:, :, top:bottom] if ready else None
 

@@ -13,18 +13,18 @@ from torch import Tensor, nn
 
 from .inference import WORKING_SET, image_dtype
 from .models import MultiExitNetwork
-from .pixels import as_rgb, blended_dtype, finish, pixel_shuffle, unit_range
+from .pixels import Place, Read, Write, as_rgb, blended_dtype, finish, nowhere, pixel_shuffle, unit_range
 
 if TYPE_CHECKING:
-    from .engine import Engine, Read, Write
+    from .engine import Engine
 
 FEATURE_BYTES = {"cpu": WORKING_SET["cpu"], "cuda": 512 << 20}
 """The largest feature map in memory: on a CPU as of a batch of patches, since fresh memory costs more than what is computed
 twice; on a GPU whole images up to 1920x1080 for networks with 64 channels."""
 TAIL_BYTES = {"cpu": 16 << 20, "cuda": FEATURE_BYTES["cuda"]}
 """The same of a tail, several of whose feature maps are as large."""
-FUSED_BYTES = 100 << 20
-"""The largest result in memory of a network that keeps its features to itself: of 1920x1080 pixels in 8 bits."""
+FUSED_BYTES = 64 << 20
+"""The largest float32 result in memory of a network that keeps its features to itself."""
 STRIP_VALUES = 1 << 28
 """Values of the largest strip of the result in memory, which rectangles side by side fill."""
 LEAST_SIDE = 16
@@ -235,24 +235,29 @@ def _look(network: MultiExitNetwork, exit: int) -> tuple[_Needs, _Needs]:
             handle.remove()
 
 
-def run_static(engine: Engine, depth: int, shape: tuple[int, int, int], read: Read, write: Write) -> None:
-    """Images of shape (B, H, W) from ``read`` to ``write`` through exit ``depth``."""
-    for top, sr in static_strips(engine, depth, shape, read):
+def run_static(
+    engine: Engine, depth: int, shape: tuple[int, int, int], read: Read, write: Write, place: Place = nowhere
+) -> None:
+    """Images of shape (B, H, W) from ``read`` to ``write`` through exit ``depth``; ``place`` as for a ``Job``."""
+    for top, sr in static_strips(engine, depth, shape, read, place):
         write(top, sr)
 
 
-def static_strips(engine: Engine, depth: int, shape: tuple[int, int, int], read: Read) -> Iterator[tuple[int, Tensor]]:
+def static_strips(
+    engine: Engine, depth: int, shape: tuple[int, int, int], read: Read, place: Place = nowhere
+) -> Iterator[tuple[int, Tensor]]:
     """The same as (first row, rows) of the result, from top to bottom."""
     if engine.fused is not None and engine.fused.image is not None:
-        yield from _fused_strips(engine, engine.fused.image, depth, shape, read)
+        yield from _fused_strips(engine, engine.fused.image, depth, shape, read, place)
         return
     batch, height, width = shape
     scale, whole = engine.network.scale, engine.whole(depth)
     cut = whole.cut(height, width, 3 * batch * scale**2)
     for first, last in parts(0, height, cut.rows):
         top, bottom = max(0, first - whole.reach), min(height, last + whole.reach)
-        lr = read(top, bottom)
-        sr = lr.new_empty(batch, lr.shape[1], scale * (last - first), scale * width)
+        lr, sr = read(top, bottom), place(scale * first, scale * last)
+        if sr is None:
+            sr = lr.new_empty(batch, lr.shape[1], scale * (last - first), scale * width)
         strip = Rectangle(first - top, last - top, 0, width)
         for start in range(0, batch, cut.images):
             for left, right in parts(0, width, cut.columns):
@@ -280,17 +285,18 @@ def _fill(whole: StaticNetwork, image: Tensor, inner: Rectangle, target: Tensor)
 
 
 def _fused_strips(
-    engine: Engine, run: Callable[..., Tensor], depth: int, shape: tuple[int, int, int], read: Read
+    engine: Engine, run: Callable[..., Tensor], depth: int, shape: tuple[int, int, int], read: Read, place: Place
 ) -> Iterator[tuple[int, Tensor]]:
     """The same by an operator that runs all layers at once."""
     reach, scale = engine.whole(depth).reach, engine.network.scale
     batch, height, width = shape
-    pixel_bytes = 3 * blended_dtype(read(0, 1)).itemsize * scale**2
+    pixel_bytes = 3 * 4 * scale**2  # three float32 colours of every SR pixel
     rows = max(LEAST_SIDE, FUSED_BYTES // (batch * width * pixel_bytes))
     for first, last in parts(0, height, -(-height // rows)):
         top, bottom = max(0, first - reach), min(height, last + reach)
         lr = read(top, bottom)
-        sr = run(as_rgb(lr), exit=depth, rows=(first - top, last - top), dtype=blended_dtype(lr))
+        out = place(scale * first, scale * last)
+        sr = run(as_rgb(lr), exit=depth, rows=(first - top, last - top), dtype=blended_dtype(lr), out=out)
         yield first * scale, finish(sr, lr)
 
 

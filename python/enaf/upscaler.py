@@ -26,13 +26,24 @@ from .calibration import Calibration, Pace
 from .checkpoint import load_model
 from .cost import CostTable
 from .decision import choose_exits, eta_for_budget
-from .engine import Engine, Job, Place, Read, Write, nowhere
+from .engine import Engine, Job
 from .estimator import CELL
 from .exits import redo_overflows, run_exits
 from .fused import fused
 from .heap import keep_freed_memory
 from .inference import fastest_dtype, prepare, prepare_estimator
-from .pixels import Canvas, as_rgb, blended_dtype, check_image, finish, outside_inference
+from .pixels import (
+    Canvas,
+    Place,
+    Read,
+    Write,
+    as_rgb,
+    blended_dtype,
+    check_image,
+    finish,
+    nowhere,
+    outside_inference,
+)
 from .record import Record, Request, Stopwatch, UpscaleInfo
 from .scores import score, score_all
 from .static import StaticRows, run_static, static_strips
@@ -215,7 +226,7 @@ class Upscaler:
         check_image(image)
         engine = self._engine(image.device, dtype)
         canvas = Canvas(image, self.scale)
-        run_static(engine, self.num_exits - 1, canvas.size, canvas.read, canvas.write)
+        run_static(engine, self.num_exits - 1, canvas.size, canvas.read, canvas.write, canvas.rows)
         return canvas.sr
 
     # --- the flow ---
@@ -244,7 +255,8 @@ class Upscaler:
                 with engine.workspace.room() as room:
                     self._run_routed(part, eta, prices.cost, room, way.whole)
             else:
-                run_static(engine, way.whole, (len(part.images), grid.height, grid.width), part.read, part.write)
+                shape = len(part.images), grid.height, grid.width
+                run_static(engine, way.whole, shape, part.read, part.write, part.place)
                 record.exit_index[part.images] = way.whole
                 watch.mark("static")
         whole = [way.whole for way in taken]
@@ -418,7 +430,7 @@ class Upscaler:
 
         def whole(depth: int) -> None:
             canvas = Canvas(image, self.scale)
-            run_static(engine, depth, canvas.size, canvas.read, canvas.write)
+            run_static(engine, depth, canvas.size, canvas.read, canvas.write, canvas.rows)
             Stopwatch(engine.device, synchronize=True)
 
         learned = range(1, self.num_exits)
