@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The README's tables of time, from what `bench/upscale.py` measured on one size of image.
+"""The README's tables of time, from what `bench/upscale.py` measured: on one size of image, or one table of several sizes.
 
 python bench/tables.py bench/results/DEVICE/upscale.json
+python bench/tables.py bench/results/DEVICE/upscale-4k*.json
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -38,18 +40,43 @@ Case = dict[str, Any]
 def main() -> None:
     """Prints them."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("result", type=Path, metavar="RESULT.json")
-    settings = json.loads(parser.parse_args().result.read_text())["settings"]
-    cases = {name: _case(settings, name) for name in NAMES}
+    parser.add_argument("results", type=Path, metavar="RESULT.json", nargs="+")
+    settings: dict[str, Any] = {}
+    for path in parser.parse_args().results:
+        settings |= json.loads(path.read_text())["settings"]
+    found = {name: _case(case) for name, case in settings.items() if isinstance(case, dict)}
+    sizes = sorted({name.split()[1] for name in found}, key=lambda size: math.prod(map(int, size.split("x"))))
+    if len(sizes) > 1:
+        title = "fast static network's time (published network's), at the published network's PSNR within 0.05 dB"
+        print(_table(f"share of the {title}", _of_sizes(found, sizes)))
+        return
+    cases = {name: found[f"{name} {sizes[0]}"] for name in NAMES}
     print(_table("x4, milliseconds, PSNR beside the published network, true MACs", _ways(cases)), end="\n\n")
     print(_table("at the published network's PSNR, within 0.05 dB", _verdicts(cases)), end="\n\n")
     print(_table("what is not gained", _losses(cases)))
 
 
-def _case(settings: dict[str, Any], model: str) -> Case:
-    """What was measured with a model."""
-    (case,) = (case for name, case in settings.items() if name.startswith(f"{model} "))
-    return {**case, "contenders": {entry["name"]: Contender(**entry) for entry in case["contenders"]}}
+def _case(measured: Case) -> Case:
+    """What was measured with a model on a size of image."""
+    return {**measured, "contenders": {entry["name"]: Contender(**entry) for entry in measured["contenders"]}}
+
+
+def _of_sizes(cases: dict[str, Case], sizes: Sequence[str]) -> list[list[str]]:
+    """ENAF's time at equal quality for every size and model."""
+
+    def cell(case: Case | None) -> str:
+        if case is None:
+            return "not measured"
+        ways = case["contenders"]
+        entry = fastest_equal(list(ways.values()))
+        if entry is None:
+            return "no eta"
+        of_fast, of_published = (
+            _percent(entry.milliseconds / of) for of in (fastest_static(ways.values()), ways[PLAIN].milliseconds)
+        )
+        return f"{of_fast} ({of_published}), {entry.name}"
+
+    return [[size, *(cell(cases.get(f"{name} {size}")) for name in NAMES)] for size in sizes]
 
 
 def _table(title: str, rows: Sequence[Sequence[str]]) -> str:

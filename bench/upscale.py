@@ -261,9 +261,8 @@ def main() -> None:
             for what in ("verdict", "noise", "budgets", "shares"):
                 print(f"  {what}: {settings[case][what]}")
             print()
-    path = report.write(arguments.json)
-    if results:
-        chart(results, path.with_suffix(".png"))
+            # at once: a later case may take more memory than there is, and the process with it
+            chart(results, report.write(arguments.json).with_suffix(".png"))
 
 
 def verdict(name: str, contenders: list[Contender]) -> dict[str, Any]:

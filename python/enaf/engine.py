@@ -72,11 +72,8 @@ class Engine:
     def scored_bands(self, grid: PatchGrid, batch: int) -> list[Band]:
         """What is scored at once: some bands of ``band_rows``."""
         rows = self.band_rows(grid, batch)
-        return list(
-            bands(
-                grid, rows * max(1, SCORED_PIXELS // (batch * rows * grid.stride * grid.width)), self.estimator.margin
-            )
-        )
+        together = max(1, SCORED_PIXELS // (batch * rows * grid.stride * grid.width))
+        return list(bands(grid, rows * together, self.estimator.margin))
 
 
 class Job(NamedTuple):

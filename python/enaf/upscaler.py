@@ -255,8 +255,8 @@ class Upscaler:
                 with engine.workspace.room() as room:
                     self._run_routed(part, eta, prices.cost, room, way.whole)
             else:
-                shape = len(part.images), grid.height, grid.width
-                run_static(engine, way.whole, shape, part.read, part.write, part.place)
+                size = len(part.images), grid.height, grid.width
+                run_static(engine, way.whole, size, part.read, part.write, part.place)
                 record.exit_index[part.images] = way.whole
                 watch.mark("static")
         whole = [way.whole for way in taken]
