@@ -327,3 +327,15 @@ def test_rejects(
 ) -> None:
     with pytest.raises(error, match=message):
         ops.fold_patches(patches, GRID, order, **options)
+
+
+def test_the_native_entry_rejects_what_it_cannot_fill() -> None:
+    def fill(images: torch.Tensor, top: int = 0) -> None:
+        torch.ops.enaf_ext.fold_patches_into(images, [PATCHES], None, 8, 4, 0, top, 0)
+
+    with pytest.raises(RuntimeError, match="fold_patches_into: images: expected 3 channels, got 2"):
+        fill(torch.zeros(1, 2, 8, 8))
+    with pytest.raises(RuntimeError, match="fold_patches_into: images: expected rows side by side"):
+        fill(torch.zeros(1, 3, 8, 8).mT)
+    with pytest.raises(RuntimeError, match="fold_patches: rows: expected 0 <= top <= bottom <= 8, got 1 and 9"):
+        fill(torch.zeros(1, 3, 8, 8), top=1)

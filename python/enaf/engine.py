@@ -89,6 +89,11 @@ class Job(NamedTuple):
     watch: Stopwatch
     place: Place = nowhere
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(B, H, W) of the images."""
+        return len(self.images), self.grid.height, self.grid.width
+
     def here(self, band: Band) -> tuple[slice | list[int], slice]:
         """Where the record keeps a band of these images."""
         every = len(self.images) == len(self.record.exit_index)

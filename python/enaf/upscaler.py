@@ -255,8 +255,7 @@ class Upscaler:
                 with engine.workspace.room() as room:
                     self._run_routed(part, eta, prices.cost, room, way.whole)
             else:
-                size = len(part.images), grid.height, grid.width
-                run_static(engine, way.whole, size, part.read, part.write, part.place)
+                run_static(engine, way.whole, part.shape, part.read, part.write, part.place)
                 record.exit_index[part.images] = way.whole
                 watch.mark("static")
         whole = [way.whole for way in taken]
@@ -281,8 +280,7 @@ class Upscaler:
         together, where it is not 0."""
         engine, network, watch = job.engine, job.engine.network, job.watch
         batch = engine.batch(job.grid.patch_size)
-        shape = len(job.images), job.grid.height, job.grid.width
-        together = StaticRows(static_strips(engine, whole, shape, job.read)) if whole else None
+        together = StaticRows(static_strips(engine, whole, job.shape, job.read)) if whole else None
         blend: BandBlend | None = None
         for band, lr, order, running in beside(self._routed(job, eta, cost, whole), engine.device):
             blend = blend or BandBlend(len(job.images), self.scale, blended_dtype(lr), self.model.window)
